@@ -3,14 +3,15 @@ use std::sync::{Mutex, PoisonError};
 
 use api::PeerId;
 
-/// Faults that were logged already, so that a fault that meets every retry is logged once.
+/// Logged faults. A fault of every retry is logged only once.
 #[derive(Default, Debug)]
 pub(crate) struct Complaints {
     made: Mutex<BTreeMap<String, PeerId>>,
 }
 
 impl Complaints {
-    /// Whether `text`, about `peer`, is to be logged: it was not since the last [`Complaints::settle`] of that peer.
+    /// Whether to log `text` about `peer`: it is new since the last [`Complaints::settle`] of that
+    /// peer.
     pub(crate) fn is_new(&self, peer: PeerId, text: &str) -> bool {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if made.contains_key(text) {
@@ -23,13 +24,13 @@ impl Complaints {
         true
     }
 
-    /// There is a link to `peer` now: a fault with it is a new one.
+    /// Forgets the faults of `peer`, because a link to it exists now.
     pub(crate) fn settle(&self, peer: PeerId) {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, about| *about != peer);
     }
 }
 
-/// Complaints that are remembered. Beyond that all are forgotten, and may be repeated.
+/// Maximum number of remembered faults. Beyond it all are forgotten, and may be logged again.
 const REMEMBERED: usize = 64;
 
 #[cfg(test)]

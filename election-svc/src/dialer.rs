@@ -25,16 +25,16 @@ pub(crate) struct Dialer {
     pub(crate) endpoint: Endpoint,
 }
 
-/// Why there is no link.
+/// The reason why there is no link.
 enum DialError {
-    /// No server answers, for now.
+    /// No server answers at present.
     Unreachable(String),
-    /// A server answers and refuses this server until an operator changes the configuration.
+    /// A server answers, and refuses this server until an operator changes the configuration.
     Refused(String),
 }
 
 impl Dialer {
-    /// Dials, and dials again whenever the link ends, until the service stops.
+    /// Dials, and dials again after each end of the link, until the service stops.
     pub(crate) async fn run(self) {
         let shutdown = self.shared.shutdown.clone();
         shutdown.run_until_cancelled(self.keep_linked()).await;
@@ -120,8 +120,8 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     cause.to_string()
 }
 
-/// Anything up to `most`, so that servers that lost each other at one moment do not dial at one moment. The standard
-/// library's hash keys are the only random numbers needed here.
+/// A random time up to `most`, so that servers that lost each other at one moment do not dial at one
+/// moment. The keys of the standard library's hash are the only random numbers needed here.
 fn jitter(most: Duration) -> Duration {
     let random = RandomState::new().hash_one(()) % 1_000;
     most * u32::try_from(random).unwrap_or(0) / 1_000

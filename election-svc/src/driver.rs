@@ -30,7 +30,7 @@ pub struct Driver {
     origin: Instant,
 }
 
-/// An [`api::ports::Election::elect`] without an answer yet.
+/// A pending [`api::ports::Election::elect`].
 #[derive(Debug)]
 struct Asked {
     since: Instant,
@@ -77,7 +77,7 @@ impl Driver {
                 () = at(self.origin, timeout) => self.input(Input::Timeout),
             }
         }
-        // Links notice that their receiver is gone, and callers that their answer will not come.
+        // Links notice the end of their receiver, and callers that of their answer.
         drop(self);
         shared.tasks.close();
         shared.tasks.wait().await;

@@ -5,7 +5,7 @@
 //! - the [`Handle`]: [`api::ports::Election`] for the quorum in this process;
 //! - the [`PortServer`]: the same for a quorum in another process.
 //!
-//! Nothing is written to disk: an election remembers nothing from one start of a server to the next.
+//! Nothing is written to disk: an election keeps no state across restarts.
 
 mod complaints;
 mod dialer;

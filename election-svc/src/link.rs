@@ -31,8 +31,8 @@ pub(crate) struct Shared {
     pub(crate) shutdown: CancellationToken,
 }
 
-/// The one message that waits to be sent over a link: a newer one replaces it (as in ZooKeeper's `QuorumCnxManager`).
-/// The link ends when this is dropped.
+/// The one message that waits on a link: a newer one replaces it (as in ZooKeeper's
+/// `QuorumCnxManager`). Dropping the slot ends the link.
 pub(crate) type Slot = watch::Sender<Option<Notification>>;
 
 /// Why a link ended.
@@ -44,9 +44,9 @@ pub(crate) enum LinkEnd {
     Closed,
     /// The peer sent nothing, not even a heartbeat.
     Silent,
-    /// It broke, or carried what it must not.
+    /// The link broke, or carried an invalid message.
     Broken(Status),
-    /// The peer turned out to be of another ensemble, or has other members.
+    /// The peer is in another ensemble, or has other members.
     Stranger(String),
 }
 
@@ -63,13 +63,13 @@ impl fmt::Display for LinkEnd {
 }
 
 impl Shared {
-    /// How this server introduces itself on every stream.
+    /// The first message of this server on every stream.
     pub(crate) fn hello(&self) -> ElectionMessage {
         ElectionFrame::Hello(Hello::to_peer(&self.greeting.borrow())).into()
     }
 
-    /// Carries messages between the driver and a peer that has introduced itself, until either side ends it. Ours has
-    /// introduced itself as well.
+    /// Carries messages between the driver and a peer until either side ends the link. Both sides have
+    /// introduced themselves before.
     pub(crate) async fn carry(
         &self,
         Greeting { id: peer, standing, .. }: Greeting,
@@ -122,9 +122,8 @@ impl Shared {
         }
     }
 
-    /// Sends new notifications at once, and repeats the last one again and again: so the peer notices within
-    /// seconds when this server or the path to it is dead, for any direction of the dialling and any state of
-    /// TCP.
+    /// Sends new notifications at once, and repeats the last one. So the peer notices within seconds
+    /// that this server or the path to it is dead, whichever side dialled and whatever state TCP is in.
     async fn write(
         &self,
         mut waiting: watch::Receiver<Option<Notification>>,
@@ -150,9 +149,9 @@ impl Shared {
     }
 }
 
-/// How long the peer may take to introduce itself, and each step before that.
+/// Time limit for the peer's first message, and for each step before it.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(1);
 
-/// Messages between a link and its stream. Only one: the newest should wait in the slot, where a still newer
-/// one replaces it, and not here after older ones.
+/// Messages between a link and its stream. Only one: the newest message should wait in the slot, where
+/// a newer one can replace it, and not here behind older ones.
 pub(crate) const OUTGOING: usize = 1;

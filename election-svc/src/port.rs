@@ -23,7 +23,7 @@ pub struct PortServer {
     pub(crate) handle: Handle,
     /// The newest quorum.
     pub(crate) quorum: Arc<Mutex<Option<Linked>>>,
-    /// Whether it is there.
+    /// Whether a quorum is linked.
     pub(crate) present: watch::Sender<bool>,
 }
 
@@ -64,8 +64,8 @@ impl ElectionPort for PortServer {
         let mut newest = self.quorum.lock().await;
         if let Some(older) = newest.take() {
             older.replaced.cancel();
-            // This orders its last message before the first of the new stream. An error: the task has
-            // panicked, and is gone.
+            // This orders its last message before the first of the new stream. An error means that the
+            // task has panicked and is gone.
             let _ = older.task.await;
         }
         let replaced = CancellationToken::new();
@@ -98,11 +98,11 @@ impl QuorumLink {
             () = replaced.cancelled() => Status::aborted("another quorum has taken this one's place"),
         };
         tracing::info!(reason = why.message(), "link to the quorum service ended");
-        // It may have gone.
+        // The receiver may be gone.
         let _ = answers.try_send(Err(why));
         if !replaced.is_cancelled() {
-            // Without its quorum this server neither leads nor follows. If it counted all the same, others
-            // could elect a leader with too few followers, which finds that out only after `init_limit`.
+            // Without its quorum this server neither leads nor follows. If it still counted, others
+            // could elect a leader with too few followers, which notices that only after `init_limit`.
             let _ = handle.withdraw().await;
             present.send_replace(false);
         }
@@ -157,7 +157,7 @@ async fn serve(
     }
 }
 
-/// An election that is not decided.
+/// An undecided election.
 struct Search {
     number: u64,
     elected: Pin<Box<dyn Future<Output = Result<PeerId, PortClosed>> + Send>>,

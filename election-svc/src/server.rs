@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::link::{HANDSHAKE, OUTGOING, Shared};
 
-/// The gRPC service for the election port: takes the streams that larger ids open.
+/// The gRPC service of the election port. It accepts the streams that larger ids open.
 #[derive(Clone, Debug)]
 pub struct Server {
     pub(crate) shared: Arc<Shared>,
@@ -50,14 +50,15 @@ impl Election for Server {
         self.shared.tasks.spawn(async move { shared.carry(greeting, incoming, outgoing).await });
         let mut answer: Response<Self::ExchangeStream> =
             Response::new(Box::pin(ReceiverStream::new(messages).map(Ok)));
-        // So that the listener keeps a place for it.
+        // The listener reserves a connection slot for this peer.
         answer.extensions_mut().insert(peer);
         Ok(answer)
     }
 }
 
 impl Server {
-    /// The greeting of the server that opened the stream, or why it may not. Its certificate has to name it.
+    /// The greeting of the server that opened the stream, or the reason to refuse it. Its certificate
+    /// has to name it.
     fn admit(&self, introduced: Option<ElectionMessage>, caller: &Caller) -> Result<Greeting, Status> {
         let Shared { me, greeting, .. } = &*self.shared;
         let hello = match introduced.map(ElectionFrame::try_from) {

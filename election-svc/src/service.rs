@@ -16,10 +16,10 @@ use crate::dialer::Dialer;
 use crate::link::Shared;
 use crate::{Driver, Handle, PortServer, Server};
 
-/// This server, and the addresses of the others.
+/// Configuration of the election service.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Name of the ensemble: servers of another one are refused.
+    /// Name of the ensemble; servers with another name are refused.
     pub ensemble_name: String,
     /// Other parts of this server's [`Greeting`].
     pub sync_limit: Duration,
@@ -27,22 +27,22 @@ pub struct Config {
     pub tick: Duration,
     /// See [`Greeting`].
     pub build: Build,
-    /// This server, all members, and how patient the election is.
+    /// This server, all members, and the waiting times.
     pub core: election_core::Config,
-    /// `host:port` of each other member's election port; names are resolved at each dial. Only smaller ids are
-    /// dialled.
+    /// `host:port` of each other member's election port; names are resolved at each dial. Only smaller
+    /// ids are dialled.
     pub addresses: BTreeMap<PeerId, String>,
     /// Connects to the other members.
     pub dialer: tls::Dialer,
 }
 
-/// Why a [`Config`] cannot be worked with.
+/// The reason why a [`Config`] is unusable.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// This server is none of the members.
+    /// This server is not among the members.
     #[error("this server, {0}, is not a member of its ensemble: add it to the members, or correct its id")]
     NotAMember(PeerId),
-    /// A member that cannot be dialled.
+    /// A member has no address.
     #[error("member {0} has no election address: give its host and port")]
     NoAddress(PeerId),
     /// Not `host:port`.
@@ -50,12 +50,12 @@ pub enum ConfigError {
     BadAddress(PeerId, String),
 }
 
-/// An election, taken apart for its owner: call the handle, serve the server, spawn the driver.
+/// An election in parts for its owner: call the handle, serve the server, spawn the driver.
 #[derive(Debug)]
 pub struct ElectionService {
     /// The port for callers in this process.
     pub handle: Handle,
-    /// For the election port. It must be served with TCP_NODELAY.
+    /// The gRPC service of the election port. Serve it with TCP_NODELAY.
     pub server: ElectionServer<Server>,
     /// The port for this node's quorum in a process of its own; no other process may reach it.
     pub port: ElectionPortServer<PortServer>,
@@ -63,8 +63,8 @@ pub struct ElectionService {
     pub quorum: watch::Receiver<bool>,
     /// The other members that this election is connected to.
     pub peers: watch::Receiver<BTreeSet<PeerId>>,
-    /// Makes everything else move: spawn [`Driver::run`]. It returns when `shutdown` is cancelled and every task of
-    /// this service has ended.
+    /// Runs everything else: spawn [`Driver::run`]. It returns once `shutdown` is cancelled and all
+    /// tasks of this service have ended.
     pub driver: Driver,
 }
 
@@ -72,7 +72,7 @@ impl ElectionService {
     /// Checks `config`. Nothing happens before the driver runs.
     ///
     /// # Errors
-    /// If the members and addresses do not fit together.
+    /// Members and addresses do not fit together.
     pub fn new(config: Config, shutdown: CancellationToken) -> Result<ElectionService, ConfigError> {
         let me = config.core.me;
         if config.core.ensemble.membership(me).is_none() {
@@ -129,9 +129,9 @@ impl ElectionService {
     }
 }
 
-/// Bytes in one message: all of ours are far smaller.
+/// Maximum size of a message in bytes; all of ours are far smaller.
 pub(crate) const MESSAGE_MAX: usize = 32 << 10;
 
-/// Commands, and events of links, that wait for the driver. When the queue is full, callers wait, and links
-/// stop reading.
+/// Maximum number of commands, and of events of links, that wait for the driver. When the queue is
+/// full, callers wait, and links stop reading.
 const QUEUE: usize = 64;

@@ -1,5 +1,5 @@
-//! The guarantees of the port [`Election`], for an election in this process and in another: one suite for
-//! both. Further tests for the remote one alone: either side may go and come back.
+//! The guarantees of the port [`Election`], for an election in this process and in another: one suite
+//! for both. Further tests for the remote port alone: either side may disappear and return.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is the report")]
 
@@ -108,7 +108,7 @@ async fn an_election_without_a_caller_does_not_answer_the_next_one<P: Packaging>
     let net = Net::<P>::start(3).await;
     let port = net.ports[&3].clone();
     for _ in 0..20 {
-        // Given up at any point on its way.
+        // The caller gives up at any point.
         let _ = timeout(Duration::from_micros(300), port.elect(Some(at(9, 9)))).await;
     }
     let all = net.elect_all(&[(1, at(1, 2)), (2, at(1, 1)), (3, at(1, 0))]).await;
@@ -149,7 +149,7 @@ async fn without_its_quorum_a_leader_is_no_leader_and_the_next_quorum_asks_anew(
     for id in [1, 2, 3] {
         net.ports[&id].settled(PeerId(3), Epoch(1)).await.unwrap();
     }
-    // The quorum of node 3 dies; its election continues, and answers the others.
+    // The quorum of node 3 ends; its election continues, and answers the others.
     net.ports.remove(&3);
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(net.elect_all(&[(1, at(1, 5)), (2, at(1, 4))]).await, [1, 1]);
@@ -167,7 +167,7 @@ async fn a_newer_quorum_takes_the_place_of_an_older_one() {
     assert_eq!(soon(net.ports[&1].elect(Some(at(0, 0)))).await.unwrap(), PeerId(1));
     let newer = Remote::port(node);
     assert_eq!(soon(newer.elect(Some(at(0, 0)))).await.unwrap(), PeerId(1));
-    // The older quorum does not come back: two that took turns would elect no leader.
+    // The older quorum does not return: two alternating quorums would elect no leader.
     soon(async { while net.ports[&1].settled(PeerId(1), Epoch(1)).await.is_ok() {} }).await;
 }
 
@@ -191,12 +191,12 @@ fn at(epoch: u32, counter: u32) -> Candidate {
     Candidate { epoch: Epoch(epoch), zxid: Zxid::new(Epoch(epoch), counter) }
 }
 
-/// Far longer than anything here takes.
+/// Far longer than any step of these tests takes.
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(30), what).await.expect("this should happen soon")
 }
 
-/// Elections that run, and the ports to them.
+/// Running elections and their ports.
 struct Net<P: Packaging> {
     addresses: BTreeMap<PeerId, String>,
     nodes: BTreeMap<u32, Node>,
@@ -250,7 +250,7 @@ impl<P: Packaging> Net<P> {
                 .layer(tonic::service::InterceptorLayer::new(tls::Caller::on_plaintext))
                 .add_routes(routes)
                 .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
-            // Connections end with it, as those of a process do.
+            // Connections end with the server, as those of a process do.
             tokio::spawn(async move { drop(stop.run_until_cancelled(serving).await) })
         };
         let tasks = vec![

@@ -80,7 +80,7 @@ async fn a_newer_call_ends_an_older_one() {
     let handle = net.handle(1);
     let older = tokio::spawn(async move { handle.elect(Some(at(0, 0))).await });
     let mut newer = Box::pin(net.nodes[&1].handle.elect(Some(at(0, 1))));
-    // Whichever comes first at the driver, exactly one of the two calls is ended by the other.
+    // Whichever call reaches the driver first, exactly one of the two ends the other.
     tokio::select! {
         older = older => assert!(older.unwrap().is_err()),
         newer = &mut newer => assert!(newer.is_err()),
@@ -92,7 +92,7 @@ async fn a_newer_call_ends_an_older_one() {
 #[tokio::test]
 async fn a_host_that_accepts_and_never_answers_delays_no_other_peer() {
     let mut net = Net::of_voters(3).await;
-    // Nothing is ever accepted from the listener of 1, though the system completes its connections.
+    // Server 1 never accepts a connection, although the system completes them.
     net.start(2);
     net.start(3);
     assert_eq!(net.elect_all(&[(2, at(0, 0)), (3, at(0, 0))]).await, [3, 3]);
@@ -112,11 +112,11 @@ async fn garbage_on_the_port_does_no_harm() {
         let mut socket = TcpStream::connect(address).await.unwrap();
         let _ = socket.write_all(garbage).await;
         let _ = socket.shutdown().await;
-        // It closes the connection after any answer.
+        // The server closes the connection after any answer.
         let mut answer = vec![];
         let _ = soon(socket.read_to_end(&mut answer)).await;
     }
-    // Well-formed gRPC, but no message of ours makes sense.
+    // Well-formed gRPC with invalid messages.
     for (first, code) in [
         (ElectionMessage { kind: None }, Code::InvalidArgument),
         (notification(ServerState::Leading, 0), Code::InvalidArgument),
@@ -166,7 +166,7 @@ async fn b01_a_server_of_another_ensemble_of_the_same_name_has_no_say() {
         level: None,
     };
     let stranger = introduced("test", 3, 3, standing(2, 9));
-    // Before the node knows its ensemble, and then no longer.
+    // First while the node does not know its ensemble, then after it does.
     let (_to_node, mut from_node) = open(net.addresses[&2], stranger.clone()).await.unwrap();
     net.handle(2).introduce(standing(1, 3)).await.unwrap();
     while let Ok(Some(_)) = soon(from_node.message()).await {}
@@ -198,7 +198,7 @@ async fn a_newer_stream_replaces_the_older() {
     assert!(hears_vote(&mut older).await);
     let (_to_newer, mut newer) = open(net.addresses[&1], hello("test", 3)).await.unwrap();
     assert!(hears_vote(&mut newer).await);
-    // The older one ends though its client keeps it open.
+    // The older stream ends although its client keeps it open.
     while let Ok(Some(_)) = soon(older.message()).await {}
     net.stop_all().await;
 }
@@ -316,7 +316,7 @@ async fn open(
     Ok((outgoing, incoming))
 }
 
-/// Whether a notification comes.
+/// Whether a notification arrives.
 async fn hears_vote(incoming: &mut Streaming<ElectionMessage>) -> bool {
     while let Ok(Some(message)) = soon(incoming.message()).await {
         if matches!(message.kind, Some(Kind::Notification(_))) {
@@ -326,7 +326,7 @@ async fn hears_vote(incoming: &mut Streaming<ElectionMessage>) -> bool {
     false
 }
 
-/// Far longer than anything here takes, so that a test that waits in vain fails instead of hanging.
+/// Far longer than any step of these tests takes, so that a stuck test fails and does not hang.
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(30), what).await.expect("this should happen soon")
 }
@@ -413,13 +413,13 @@ impl Net {
         ids.map(|id| self.handle(id))
     }
 
-    /// Lets a node look for a leader until it is stopped.
+    /// Lets a node search for a leader until it is stopped.
     fn look(&self, id: u32) -> JoinHandle<Result<PeerId, PortClosed>> {
         let handle = self.handle(id);
         tokio::spawn(async move { handle.elect(Some(at(0, 0))).await })
     }
 
-    /// Starts the search of these nodes at one time, and returns the leader of each.
+    /// Starts the elections of these nodes at one time, and returns the leader of each.
     async fn elect_all(&self, candidates: &[(u32, Candidate)]) -> Vec<u32> {
         let calls: Vec<_> = candidates
             .iter()

@@ -1,5 +1,6 @@
-//! The other servers: whether they are reachable, and the incarnation of each data directory. A server on an older copy
-//! of its data directory learns this from any server that it has met since the copy was made (`docs/protocol.md`).
+//! The other servers: whether they are reachable, and the incarnation of each data directory. A server
+//! on an older copy of its data directory learns this from any server that it has met since the copy
+//! was made (`docs/protocol.md`).
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,15 +21,15 @@ use crate::driver::{Event, Links};
 use crate::leader_link::blocking;
 use crate::learner_link::{CONNECT_LIMIT, chain};
 
-/// Default of [`Config::incarnation_every`](crate::Config::incarnation_every): the interval at which this server and
-/// each other member write a file.
+/// Default of [`Config::incarnation_every`](crate::Config::incarnation_every): the interval at which
+/// this server and each other member write a file.
 pub const INCARNATION_EVERY: Duration = Duration::from_secs(600);
 /// Maximum time that a server waits to meet the others before it first looks for a leader.
 pub(crate) const FIRST: Duration = Duration::from_millis(200);
 /// Interval between attempts to meet a peer, at first and at most.
 const RETRY: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(5)];
-/// Interval at which a reachable peer is met again to keep its reachability current: while this node serves, and while
-/// it does not, when an operator may be looking for the reason.
+/// Interval at which a reachable peer is met again to keep its reachability current: while this node
+/// serves, and while it does not, when an operator may be looking for the reason.
 const AGAIN: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(2)];
 /// A node without a quorum logs the reason after the first interval, and then at the second.
 const SILENT: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(30)];
@@ -92,7 +93,7 @@ impl Board {
         }
     }
 
-    /// This peer may be gone.
+    /// Marks the peer as possibly gone.
     fn doubt(&self, peer: PeerId) {
         if let Some(noted) = self.lock().get_mut(&peer) {
             noted.doubted.get_or_insert_with(Instant::now);
@@ -122,8 +123,8 @@ pub(crate) struct Acquaintances {
 }
 
 impl Acquaintances {
-    /// Time limit to open both streams between a learner and its leader. That takes some six round trips and a write to
-    /// each disk, so it follows the setting for the distance between members.
+    /// Time limit to open both streams between a learner and its leader. That takes some six round
+    /// trips and a write to each disk, so it follows the setting for the distance between members.
     pub(crate) fn open_limit(&self) -> Duration {
         self.own.borrow().greeting.sync_limit.max(CONNECT_LIMIT)
     }
@@ -146,8 +147,8 @@ impl Acquaintances {
         }
     }
 
-    /// `peer` has dialled this node. If the peer counts as unreachable, this node dials it at once. Otherwise it does
-    /// not, so that two servers do not wake each other for ever.
+    /// Handles a call from `peer`. If the peer counts as unreachable, this node dials it at once.
+    /// Otherwise it does not, so that two servers do not wake each other for ever.
     pub(crate) fn heard(&self, peer: PeerId) {
         if !self.board.is_reached(peer)
             && let Some(again) = self.again.get(&peer)
@@ -178,11 +179,11 @@ impl Acquaintances {
         Hello::to_quorum(&own.greeting, said, own.said.damage)
     }
 
-    /// Validates the first message of another server before any of its content is used. `dialled`: the peer that this
-    /// server dialled, if any.
+    /// Validates the first message of another server before any of its content is used. `dialled`: the
+    /// peer that this server dialled, if any.
     ///
     /// # Errors
-    /// Why the two servers must not talk to each other; logged once.
+    /// The reason to refuse the connection; logged once.
     pub(crate) fn check(&self, hello: wire::Hello, dialled: Option<PeerId>) -> Result<PeerId, String> {
         let peer = PeerId(hello.id);
         let checked = Hello::check(hello, &self.own.borrow().greeting, dialled);
@@ -192,7 +193,8 @@ impl Acquaintances {
         })
     }
 
-    /// This server and `peer` must not talk to each other until an operator changes something.
+    /// Records that this server and `peer` must not talk to each other until an operator changes
+    /// something.
     pub(crate) fn refused(&self, peer: PeerId, why: &str) {
         if self.links.is_member(peer)
             && peer != self.me
@@ -202,8 +204,8 @@ impl Acquaintances {
         }
     }
 
-    /// Processes the validated first message of `peer`. If it shows that this server runs on an older copy of its data
-    /// directory, the driver receives this before any other message of the connection.
+    /// Processes the validated first message of `peer`. If it shows that this server runs on an older
+    /// copy of its data directory, the driver receives this before any other message of the connection.
     ///
     /// # Errors
     /// A failure of the disk, which ends the node.
@@ -221,7 +223,8 @@ impl Acquaintances {
         Ok(said)
     }
 
-    /// Meets the others while the service runs. The returned channel closes when each peer has been tried once.
+    /// Meets the others while the service runs. The returned channel closes when each peer has been
+    /// tried once.
     pub(crate) fn begin(self) -> mpsc::Receiver<()> {
         let (tried, first) = mpsc::channel(1);
         for (&peer, address) in self.addresses.iter().filter(|(peer, _)| **peer != self.me) {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use telemetry::metrics;
 use tokio::sync::Notify;
 
-/// Bytes handed to the log thread that are not durable yet. Above the limit, a learner stops reading from its leader,
-/// so a slow disk throttles the stream instead of filling the memory.
+/// Bytes handed to the log thread that are not durable yet. Above the limit, a learner stops reading
+/// from its leader, so a slow disk throttles the stream instead of filling the memory.
 #[derive(Clone)]
 pub(crate) struct Backlog(Arc<Inner>);
 

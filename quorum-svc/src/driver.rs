@@ -1,5 +1,6 @@
-//! The loop around the core: it feeds inputs to the core and carries out its outputs. It waits only for inputs, so
-//! every output goes into a queue that merges items or is bounded elsewhere; the comment of each queue says where.
+//! The loop around the core: it feeds inputs to the core and carries out its outputs. It waits only for
+//! inputs, so every output goes into a queue that merges items or is bounded elsewhere; the comment of
+//! each queue says where.
 
 mod election;
 mod events;
@@ -57,7 +58,7 @@ pub(crate) struct Driver<E> {
     pub(crate) traces: Traces,
 }
 
-/// The channels for everything that the core names by number.
+/// The channels behind the numbers that the core uses.
 #[derive(Default)]
 pub(crate) struct State {
     learners: BTreeMap<Conn, ToOneLearner>,
@@ -66,7 +67,8 @@ pub(crate) struct State {
     feed: Option<FeedQueue>,
     /// Signs of life for the store that reads `feed`.
     signs: Option<mpsc::Sender<Sign>>,
-    /// Pending requests for another feature level, by the ticket given to the core. The core bounds their number.
+    /// Pending requests for another feature level, by the ticket given to the core. The core bounds
+    /// their number.
     level_asks: BTreeMap<Ticket, oneshot::Sender<Result<Level, LevelRefusal>>>,
     last_level_ask: Ticket,
     /// Callers that wait until this node may stop.
@@ -84,8 +86,8 @@ impl State {
 }
 
 impl<E: Election> Driver<E> {
-    /// Runs until shutdown or failure. In both cases it closes all streams, so neighbours notice at once and not by a
-    /// timeout.
+    /// Runs until shutdown or failure. In both cases it closes all streams, so neighbours notice at
+    /// once and not by a timeout.
     pub(crate) async fn run(mut self) -> Result<(), StopReason> {
         let result = self.turns().await;
         self.state.close();
@@ -107,8 +109,8 @@ impl<E: Election> Driver<E> {
         self.carry_out(&asks)?;
         let mut first = self.acquaintances.clone().begin();
         if self.shell.core().status().epoch > Epoch(0) {
-            // Other servers may report that this data directory is an older copy; this must happen before the node
-            // votes.
+            // Other servers may report that this data directory is an older copy; this must happen
+            // before the node votes.
             let _ = tokio::time::timeout(FIRST, first.recv()).await;
             while let Ok(event) = self.inbox.events.try_recv() {
                 self.on_event(now(origin), event)?;
@@ -157,7 +159,8 @@ impl<E: Election> Driver<E> {
         }
     }
 
-    /// Entries are stamped by the clocks of a quorum. A node with a wrong clock can hardly detect this by itself.
+    /// Entries are stamped by the clocks of a quorum. A node with a wrong clock can hardly detect this
+    /// by itself.
     fn watch_clock(&mut self) {
         // The offset that an old leader sent is no longer valid.
         let core = self.shell.core();

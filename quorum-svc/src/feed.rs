@@ -15,8 +15,8 @@ use crate::outbox::{Item, Outbox};
 
 /// Maximum weight of the entries in one batch.
 const BATCH_BYTES: usize = 1 << 20;
-/// Maximum number of queued items besides commits. A store that leaves so many unread has stopped, and has to attach
-/// again.
+/// Maximum number of queued items besides commits. A store that leaves so many unread has stopped, and
+/// has to attach again.
 pub(crate) const FEED_LIMIT: usize = 1 << 20;
 
 pub(crate) type FeedQueue = Outbox<Tell>;
@@ -27,8 +27,8 @@ impl Item for Tell {
     }
 }
 
-/// Maximum number of signs of life that the store has not read. Further ones are dropped; the sender repeats them when
-/// it gets no answer.
+/// Maximum number of signs of life that the store has not read. Further ones are dropped; the sender
+/// repeats them when it gets no answer.
 pub(crate) const SIGNS_LIMIT: usize = 1024;
 
 /// The signs of life for one store; see [`api::ports::Quorum::attach`].
@@ -87,8 +87,8 @@ impl Feed for LogFeed {
                 }
                 Step::Forsake => {
                     self.links.send(Event::Forsaken).await;
-                    // The service stops after it has recorded this. A store that ends first would stop the node
-                    // before the record is written.
+                    // The service stops after it has recorded this. A store that ends first would stop
+                    // the node before the record is written.
                     while self.queue.take().await.is_some() {}
                     return Err(PortClosed("no snapshot is left from which the log could go on".into()));
                 }

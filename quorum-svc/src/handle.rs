@@ -34,8 +34,8 @@ pub struct Handle {
     pub(crate) clock: watch::Receiver<Option<i64>>,
 }
 
-/// The part of the log that a purge keeps although a snapshot covers it. A learner that returns after a short absence
-/// then needs no snapshot.
+/// The part of the log that a purge keeps although a snapshot covers it. A learner that returns after a
+/// short absence then needs no snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Keep {
     /// Minimum number of bytes of files ...
@@ -48,7 +48,8 @@ pub struct Keep {
 /// [`Keep::bytes`], if that is more.
 const HELD: u64 = 1 << 30;
 
-/// The state of the log on disk. A disk that fails ends the process, so this reports only whether the disk is slow.
+/// The state of the log on disk. A disk that fails ends the process, so this reports only whether the
+/// disk is slow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogHealth {
     /// Number of files.
@@ -65,7 +66,8 @@ pub struct LogHealth {
     pub mark: u64,
 }
 
-/// Up to this many bytes, a learner gets the log instead of a snapshot: any network transfers them in a moment.
+/// Up to this many bytes, a learner gets the log instead of a snapshot: any network transfers them in a
+/// moment.
 pub(crate) const SLACK: u64 = 16 << 20;
 
 fn stopped() -> PortClosed {
@@ -164,9 +166,9 @@ impl Quorum for Handle {
 }
 
 impl Handle {
-    /// Prepares this node to stop. If it leads, it hands over to another server that has all entries and that all
-    /// others accept. Returns when no server depends on this node any more, or none can take over. The node continues
-    /// as a follower.
+    /// Prepares this node to stop. If it leads, it hands over to another server that has all entries
+    /// and that all others accept. Returns when no server depends on this node any more, or none can
+    /// take over. The node continues as a follower.
     ///
     /// # Errors
     /// The service has stopped already.

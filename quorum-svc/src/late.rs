@@ -8,8 +8,9 @@ use tokio::sync::watch;
 use crate::feed::{LogFeed, SignQueue};
 use crate::handle::{Handle, LogHealth};
 
-/// The port [`Quorum`] to a quorum service that may not be open yet. Until it is open, calls wait, and the status is
-/// that of a node without a leader. So the store runs in the meantime and answers stale reads. Cheap to clone.
+/// The port [`Quorum`] to a quorum service that may not be open yet. Until it is open, calls wait, and
+/// the status is that of a node without a leader. So the store runs in the meantime and answers stale
+/// reads. Cheap to clone.
 #[derive(Clone)]
 pub struct Late(watch::Receiver<State>);
 
@@ -24,14 +25,14 @@ enum State {
 }
 
 impl Late {
-    /// Both ends.
+    /// Creates both ends.
     #[must_use]
     pub fn new() -> (Opening, Late) {
         let (opening, late) = watch::channel(State::Opening);
         (Opening(opening), Late(late))
     }
 
-    /// Why the service is not open, if it waits for space.
+    /// The reason why the service is not open, if it waits for space.
     #[must_use]
     pub fn waits_for(&self) -> Option<String> {
         match &*self.0.borrow() {

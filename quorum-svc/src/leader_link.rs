@@ -27,16 +27,17 @@ use crate::driver::{Event, Links};
 use crate::outbox::{Item, Lanes, Open, Outbox};
 use crate::polled::{Polled, Source};
 
-/// A message as it is sent.
+/// A message in its wire form.
 type Message = Result<wire::LeaderMessage, Status>;
 type Messages = Pin<Box<dyn Stream<Item = Message> + Send>>;
 
 /// Interval of keep-alive messages on an idle data stream.
 pub(crate) const IDLE: Duration = Duration::from_secs(1);
-/// Maximum weight of the entries of one message: large enough to amortise the message. A single entry may be larger.
+/// Maximum weight of the entries of one message: large enough to amortise the message. A single entry
+/// may be larger.
 const PROPOSE_BYTES: usize = 256 << 10;
-/// Maximum number of queued commands for one learner. They merge, so only a learner that does not read at all reaches
-/// it.
+/// Maximum number of queued commands for one learner. They merge, so only a learner that does not read
+/// at all reaches it.
 pub(crate) const OUTBOX_LIMIT: usize = 64 << 10;
 
 impl Item for Command {
@@ -275,8 +276,8 @@ pub(crate) async fn within<T>(limit: Option<Duration>, what: impl Future<Output 
     }
 }
 
-/// The messages of a stream to a learner: first an optional message, then those of a source that exists once the link
-/// is complete.
+/// The messages of a stream to a learner: first an optional message, then those of a source that exists
+/// once the link is complete.
 struct After<S> {
     first: Option<wire::LeaderMessage>,
     awaited: Option<oneshot::Receiver<S>>,
@@ -367,7 +368,7 @@ impl Sync {
         Sync { mode, since: Instant::now(), bytes: 0, span }
     }
 
-    /// All entries that the learner lacked, up to `target`, are sent.
+    /// All missing entries of the learner, up to `target`, are sent.
     fn end(mut self, epoch: Epoch, target: Zxid) {
         metrics::SYNC_DURATION.at(self.mode).record(self.since.elapsed());
         if let Some(span) = &mut self.span {

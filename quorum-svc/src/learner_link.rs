@@ -49,7 +49,7 @@ impl Item for ToLeader {
     }
 }
 
-/// Everything that a link to a leader needs besides its address.
+/// The dependencies of a link to a leader, without its address.
 #[derive(Clone)]
 pub(crate) struct LearnerSide {
     pub(crate) acquaintances: Acquaintances,
@@ -182,7 +182,7 @@ impl LearnerSide {
         leader: PeerId,
         stream: &mut Streaming<wire::LeaderMessage>,
     ) -> Result<(), String> {
-        // As for an entry of an unknown version: it must not be skipped, and a retry does not help.
+        // As with an entry of an unknown version: the learner must not skip it, and a retry does not help.
         let refused = |e: proto::Malformed| {
             self.acquaintances.refused(leader, &e.0);
             e.to_string()
@@ -190,7 +190,7 @@ impl LearnerSide {
         let mut snapshot = Incoming::default();
         let mut assembly = Assembly::default();
         loop {
-            // Only the stream from the leader to this learner waits for a slow disk here.
+            // A slow disk delays only the stream from the leader to this learner.
             self.backlog.room().await;
             let message = within(Some(self.silence), stream.message()).await.ok_or("no byte for too long")?;
             let message = message.map_err(|s| s.to_string())?.ok_or("closed by the leader")?;
@@ -222,7 +222,7 @@ impl LearnerSide {
             (incoming, taken)
         });
         tokio::pin!(taking);
-        // The snapshot is finally written and read again, which takes time if it is large.
+        // The last part writes the snapshot and reads it again. That takes time if the snapshot is large.
         let (incoming, taken) = loop {
             tokio::select! {
                 taken = &mut taking => break taken,

@@ -14,15 +14,15 @@ use crate::acquaintances::Acquaintances;
 use crate::backlog::Backlog;
 use crate::trace::synced;
 
-/// Maximum weight of the entries of one fsync. On a slow disk, a larger batch would delay acks beyond the leader's
-/// timeout.
+/// Maximum weight of the entries of one fsync. On a slow disk, a larger batch would delay acks beyond
+/// the leader's timeout.
 const BATCH_BYTES: usize = 4 << 20;
 
 /// The driver's end. If `tasks` is dropped, the thread finishes its queue and ends.
 pub(crate) struct LogThread {
-    /// Unbounded, because the driver must not wait. The [`Backlog`] bounds the entries from a leader. The core's limits
-    /// of requests bound the entries that this node proposes as a leader; they count until an entry is durable here
-    /// too.
+    /// Unbounded, because the driver must not wait. The [`Backlog`] bounds the entries from a leader.
+    /// The core's limits of requests bound the entries that this node proposes as a leader; they count
+    /// until an entry is durable here too.
     pub(crate) tasks: UnboundedSender<Asked>,
     /// One completion per task; consecutive appends may share one.
     pub(crate) done: UnboundedReceiver<Result<Input, Failure>>,

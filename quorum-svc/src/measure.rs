@@ -10,8 +10,8 @@ use telemetry::{RoleLabel, metrics};
 
 use quorum_shell::LogView;
 
-/// Maximum number of points in time for each purpose. Beyond it, the oldest ones are dropped or merged with new ones:
-/// figures become coarser, and memory stays bounded.
+/// Maximum number of points in time for each purpose. Beyond it, the oldest ones are dropped or merged
+/// with new ones: figures become coarser, and memory stays bounded.
 const KEPT: usize = 4096;
 /// Minimum interval for metrics that need a lock.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
@@ -162,7 +162,7 @@ impl Measure {
         }
     }
 
-    /// At the end of each turn. `queue` returns the length of a learner's send queue.
+    /// Publishes gauges at the end of each turn. `queue` returns the length of a learner's send queue.
     pub(crate) fn publish(&mut self, core: &Zab, view: &LogView, queue: impl Fn(Conn) -> usize) {
         let status = core.status();
         let (writes, bytes) = core.pending_writes();

@@ -8,12 +8,13 @@ use tokio_util::sync::CancellationToken;
 
 /// An item of an [`Outbox`].
 pub(crate) trait Item: Sized {
-    /// Merges `new` into the end of the queue, so that the queue does not grow; returns it if that is impossible.
+    /// Merges `new` into the end of the queue, so that the queue does not grow; returns it if that is
+    /// impossible.
     fn merge(queue: &mut VecDeque<Self>, new: Self) -> Option<Self>;
 }
 
-/// A queue with one writer and one reader. At `limit` items the queue closes: the reader is too slow and has to start
-/// again.
+/// A queue with one writer and one reader. At `limit` items the queue closes: the reader is too slow
+/// and has to start again.
 pub(crate) struct Outbox<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
@@ -119,8 +120,8 @@ impl<D: Item, C: Item> Drop for Open<D, C> {
     }
 }
 
-/// Two queues to one peer: one for large messages, one for urgent messages that must not wait for them. They close
-/// together.
+/// Two queues to one peer: one for large messages, one for urgent messages that must not wait for them.
+/// They close together.
 #[derive(Clone)]
 pub(crate) struct Lanes<D: Item, C: Item> {
     pub(crate) data: Outbox<D>,

@@ -23,8 +23,8 @@ use crate::handle::Handle;
 
 /// Timeout for the first message of a store.
 const HANDSHAKE: Duration = Duration::from_secs(1);
-/// Queue length between the link's task and the socket, in messages of about 1 MiB at most; a single entry may be
-/// larger.
+/// Queue length between the link's task and the socket, in messages of about 1 MiB at most; a single
+/// entry may be larger.
 const SEND_QUEUE: usize = 4;
 /// Maximum number of items in one message besides entries.
 const ITEMS: usize = 4096;
@@ -69,8 +69,8 @@ impl QuorumPort for PortService {
         let mut store = self.store.lock().await;
         if let Some((replaced, ended)) = store.link.take() {
             replaced.cancel();
-            // This guarantees that the requests of the new store follow all requests of the old one. An error means
-            // that the service is stopping.
+            // This guarantees that the requests of the new store follow all requests of the old one. An
+            // error means that the service is stopping.
             store.last_ticket = ended.await.unwrap_or(store.last_ticket);
         }
         let last_ticket = store.last_ticket;
@@ -239,8 +239,8 @@ fn message(kind: feed_message::Kind) -> internal::FeedMessage {
     internal::FeedMessage { kind: Some(kind) }
 }
 
-/// The pieces of a snapshot from a stream. A stream that breaks yields no end: `broken` receives the reason, and the
-/// next piece never comes.
+/// The pieces of a snapshot from a stream. A stream that breaks yields no end: `broken` receives the
+/// reason, and the next piece never comes.
 struct Pieces {
     stream: Streaming<internal::SnapshotMessage>,
     broken: Option<oneshot::Sender<Status>>,

@@ -20,7 +20,8 @@ use crate::leader_link::blocking;
 
 /// Interval between two checks, unless much is written in between.
 const PERIOD: Duration = Duration::from_millis(500);
-/// While space is low, the store is asked for a snapshot at this interval. A snapshot allows the log to be purged.
+/// While space is low, the store is asked for a snapshot at this interval. A snapshot allows the log to
+/// be purged.
 const SNAPSHOT_PERIOD: Duration = Duration::from_secs(5);
 /// A node with less free space is not opened: the first write could be its last.
 pub(crate) const LEAST_FREE: u64 = 2 << 20;
@@ -32,7 +33,7 @@ pub(crate) struct RoomView(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     room: AtomicU8,
-    /// On the file system with the least space.
+    /// Free bytes on the file system with the least space.
     free: AtomicU64,
     /// The threshold of low space on that file system.
     mark: AtomicU64,
@@ -44,13 +45,14 @@ struct Inner {
 }
 
 impl RoomView {
-    /// Free bytes, and the threshold below which growing writes are rejected, of the file system with the least space.
+    /// Free bytes, and the threshold below which growing writes are rejected, of the file system with
+    /// the least space.
     pub(crate) fn space(&self) -> (u64, u64) {
         (self.0.free.load(Ordering::Relaxed), self.0.mark.load(Ordering::Relaxed))
     }
 
-    /// The threshold of free bytes in the data directory below which its reserve is released. A snapshot leaves this
-    /// many bytes free.
+    /// The threshold of free bytes in the data directory below which its reserve is released. A
+    /// snapshot leaves this many bytes free.
     pub(crate) fn spare(&self) -> u64 {
         self.0.spare.load(Ordering::Relaxed)
     }
@@ -80,7 +82,8 @@ pub(crate) struct RoomWatch {
     pub(crate) snapshots: Snapshots,
     pub(crate) links: Links,
     pub(crate) view: RoomView,
-    /// Directories on file systems that cannot reserve space, so that the node does not retry again and again.
+    /// Directories on file systems that cannot reserve space, so that the node does not retry again and
+    /// again.
     pub(crate) hollow: Mutex<BTreeSet<PathBuf>>,
 }
 

@@ -48,7 +48,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The log directory, if it is not in the data directory.
     pub log_dir: Option<PathBuf>,
-    /// Threshold of free bytes below which growing writes are rejected; `None` derives it from the size of the disk.
+    /// Threshold of free bytes below which growing writes are rejected; `None` derives it from the size
+    /// of the disk.
     pub min_free: Option<u64>,
     /// Size of one log segment file, in bytes.
     pub segment_bytes: u64,
@@ -58,8 +59,8 @@ pub struct Config {
     pub recent_bytes: usize,
     /// Bytes that may wait for the disk before this node stops reading from its leader.
     pub backlog_bytes: usize,
-    /// Interval at which a running node begins a new incarnation of its data directory. It allows other servers to
-    /// detect older copies.
+    /// Interval at which a running node begins a new incarnation of its data directory. It allows other
+    /// servers to detect older copies.
     pub incarnation_every: Duration,
 }
 
@@ -136,11 +137,12 @@ pub struct QuorumService<E> {
 }
 
 impl<E: Election> QuorumService<E> {
-    /// Claims the data directory, recovers log, epochs and snapshots, and prepares to run. Blocks on the disk.
+    /// Claims the data directory, recovers log, epochs and snapshots, and prepares to run. Blocks on
+    /// the disk.
     ///
     /// # Errors
-    /// See [`OpenError`]. The disk is then unchanged, except for the removal of an unfinished tail that was never
-    /// acknowledged.
+    /// See [`OpenError`]. The disk is then unchanged, except for the removal of an unfinished tail that
+    /// was never acknowledged.
     pub fn open(
         config: Config,
         election: E,
@@ -347,8 +349,8 @@ impl<E: Election> QuorumService<E> {
             .max_encoding_message_size(proto::PEER_MESSAGE_MAX)
     }
 
-    /// The gRPC service for this node's store in a separate process. No other process may reach it. It supports one
-    /// store at a time, so serve it once.
+    /// The gRPC service for this node's store in a separate process. No other process may reach it. It
+    /// supports one store at a time, so serve it once.
     #[must_use]
     pub fn port_service(&self) -> QuorumPortServer<PortService> {
         let service = PortService {

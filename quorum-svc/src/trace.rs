@@ -1,5 +1,5 @@
-//! Spans of traced writes in the quorum, and of the time without a leader. The core forwards trace contexts; this
-//! module begins and ends spans as inputs and outputs pass.
+//! Spans of traced writes in the quorum, and of the time without a leader. The core forwards trace
+//! contexts; this module begins and ends spans as inputs and outputs pass.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::SystemTime;
@@ -36,7 +36,7 @@ impl Traces {
         Traces { me, submits: BTreeMap::new(), proposals: VecDeque::new(), recovery: None }
     }
 
-    /// The store submits requests.
+    /// Begins the spans of traced writes that the store submits.
     pub(crate) fn requests(&mut self, batch: &mut [Request]) {
         for request in batch {
             let Request::Submit { ticket, trace, .. } = request else { continue };
@@ -47,7 +47,7 @@ impl Traces {
         }
     }
 
-    /// This message is about to be sent to the leader.
+    /// Processes a message to the leader just before it is sent.
     pub(crate) fn sent_to_leader(&mut self, message: &mut ToLeader) {
         let ToLeader::Forward(submissions) = message else { return };
         for s in submissions {
@@ -94,7 +94,7 @@ impl Traces {
         }
     }
 
-    /// A message for the store, which may reject one of its writes.
+    /// Processes a message for the store, which may reject one of its writes.
     pub(crate) fn told(&mut self, item: &FeedItem) {
         let (ticket, why) = match item {
             FeedItem::Refused { ticket, why } => (ticket, format!("refused: {why:?}")),
@@ -107,7 +107,7 @@ impl Traces {
         }
     }
 
-    /// This node starts to look for a leader.
+    /// Begins the recovery span, when this node starts to look for a leader.
     pub(crate) fn looking(&mut self) {
         let span = self.recovery.take().or_else(|| Span::root(Scope::Quorum, "quorum.recovery"));
         self.recovery = span;
@@ -155,7 +155,7 @@ pub(crate) fn appends(entries: &[Entry], leading: bool) -> Vec<Span> {
     traced.map(span).collect()
 }
 
-/// One fsync that began at that time made the entries of these spans, and others, durable.
+/// Ends the spans of entries that one fsync, begun at `began`, made durable.
 pub(crate) fn synced(appends: &mut Vec<Span>, began: SystemTime, entries: usize) {
     if appends.is_empty() {
         return;

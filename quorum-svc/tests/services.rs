@@ -1,4 +1,4 @@
-//! Three quorum services with real sockets and disks, with an election that the test decides.
+//! Three quorum services with real sockets and disks, and an election that the test decides.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
-/// Everybody is told whom the test names.
+/// Each node gets the leader that the test names.
 #[derive(Clone)]
 struct Named(watch::Receiver<Option<PeerId>>);
 
@@ -56,7 +56,7 @@ fn config(id: u32, dir: &Path, addresses: &BTreeMap<PeerId, String>) -> Config {
         me: PeerId(id),
         ensemble: Ensemble::of_voters(addresses.keys().map(|p| p.0)).unwrap(),
         init_limit: Duration::from_secs(20),
-        // No test waits for it: whoever is dropped is dropped for another reason.
+        // No test waits for it: links end for other reasons.
         sync_limit: SYNC_LIMIT,
         ping_interval: Duration::from_millis(100),
         commit_delay: quorum_core::COMMIT_DELAY,
@@ -145,7 +145,7 @@ impl Ensemble3 {
         Ensemble3 { dir, addresses, leader, nodes }
     }
 
-    /// Its nodes meet each other again for no other reason than what happens.
+    /// Nodes that contact each other again only because of events.
     async fn start_calm(leader: u32) -> Ensemble3 {
         let mut e = Ensemble3::start(leader).await;
         for id in 1..=3 {
@@ -162,7 +162,7 @@ impl Ensemble3 {
         self.nodes.insert(id, Node::start_with(config, listener, Named(self.leader.subscribe())));
     }
 
-    /// What node `id` says of `peer` meets this, within `limit`.
+    /// Waits up to `limit` until the report of node `id` about `peer` satisfies `so`.
     async fn says(&self, id: u32, peer: u32, limit: Duration, so: impl Fn(Option<&str>) -> bool) {
         let mut last = None;
         let says = async {
@@ -179,7 +179,7 @@ impl Ensemble3 {
         assert!(said.is_ok(), "node {id} says of {peer}, for {limit:?}: {last:?}");
     }
 
-    /// How far node `id` says its clock is off comes to meet this.
+    /// Waits until the clock offset that node `id` reports satisfies `so`.
     async fn tells_clock(&self, id: u32, so: impl Fn(Option<i64>) -> bool) {
         let tells = async {
             while !so(self.nodes[&id].handle.surroundings().await.unwrap().clock_offset_ms) {
@@ -200,7 +200,7 @@ impl Ensemble3 {
         self.restart_with(id, &addresses).await;
     }
 
-    /// It finds the others at these addresses.
+    /// Restarts a node with these addresses of the others.
     async fn restart_with(&mut self, id: u32, addresses: &BTreeMap<PeerId, String>) {
         let listener = TcpListener::bind(&self.addresses[&PeerId(id)]).await.unwrap();
         let node = Node::start(id, self.dir.path(), listener, addresses, Named(self.leader.subscribe()));
@@ -219,7 +219,7 @@ fn payload(node: u32, ticket: u64) -> Bytes {
     Bytes::from(format!("{node}:{ticket}:{}", "x".repeat(200)))
 }
 
-/// A store that only remembers.
+/// A store that only records its feed.
 struct Store {
     feed: LogFeed,
     entries: Vec<Entry>,
@@ -231,7 +231,7 @@ impl Store {
         Store { feed: node.handle.attach(after).await.unwrap().0, entries: Vec::new(), snapshot: None }
     }
 
-    /// Reads until so many entries with a payload have come.
+    /// Reads until `count` entries with a payload have arrived.
     async fn read(&mut self, count: usize) {
         let done = async {
             while self.entries.iter().filter(|e| !e.is_marker()).count() < count {
@@ -313,7 +313,7 @@ async fn s14_s20_a_node_that_was_away_for_long_gets_a_snapshot_and_what_came_aft
     leader.read(10).await;
     e.nodes.remove(&3).unwrap().stop().await;
 
-    // Two of three go on; snapshots let the leader purge what the third one lacks.
+    // Two of three continue. Snapshots let the leader purge the entries that the third lacks.
     for round in 1..=3u64 {
         e.submit(1, round * 1000..=round * 1000 + 99).await;
         leader.read(10 + 100 * usize::try_from(round).unwrap()).await;
@@ -332,7 +332,7 @@ async fn s14_s20_a_node_that_was_away_for_long_gets_a_snapshot_and_what_came_aft
     let behind: Vec<Entry> = leader.entries.iter().filter(|e| e.zxid > zxid).cloned().collect();
     assert_eq!(third.entries, behind, "exactly what came after the snapshot");
 
-    // The store of the third node is gone; its next one connects to the log where it was.
+    // The store of the third node is gone. Its next one connects to the log at the same position.
     drop(third);
     let mut third = Store::attach(&e.nodes[&3], zxid).await;
     third.read(20).await;
@@ -348,7 +348,7 @@ async fn b18_with_little_room_a_snapshot_that_cannot_fit_is_not_begun() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addresses = BTreeMap::from([(PeerId(1), listener.local_addr().unwrap().to_string())]);
     let leader = watch::Sender::new(Some(PeerId(1)));
-    // As if the disk were nearly full: no snapshot could leave so much.
+    // As if the disk were nearly full: no snapshot could leave this much space.
     let config = Config { min_free: Some(1 << 60), ..config(1, dir.path(), &addresses) };
     let node = Node::start_with(config, listener, Named(leader.subscribe()));
     let mut store = Store::attach(&node, Zxid::ZERO).await;
@@ -363,14 +363,14 @@ async fn b18_with_little_room_a_snapshot_that_cannot_fit_is_not_begun() {
     assert!(refused.0.contains("write a snapshot") && refused.0.contains("free space"), "{refused}");
     let snapshots = std::fs::read_dir(dir.path().join("1/snapshots")).unwrap();
     assert_eq!(snapshots.count(), 0);
-    // It goes on.
+    // The node continues.
     let batch = vec![Request::Submit { ticket: Ticket(11), payload: payload(1, 11), trace: None }];
     node.handle.request(batch).await.unwrap();
     store.read(11).await;
     node.stop().await;
 }
 
-/// What is queued for a learner is a range of the log, and so bounded by how much of the log is kept.
+/// The queue for a learner is a range of the log, so the kept log bounds it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s21_a_learner_that_falls_behind_what_the_log_keeps_is_cut_off_and_resynchronised() {
     let mut e = Ensemble3::start(2).await;
@@ -386,7 +386,7 @@ async fn s21_a_learner_that_falls_behind_what_the_log_keeps_is_cut_off_and_resyn
     leader.read(10).await;
     third.read(10).await;
 
-    // Its link takes what the windows of the stream have room for; the rest waits, and a purge overtakes it.
+    // The link takes what the windows of the stream hold. The rest waits, and a purge overtakes it.
     let since = Instant::now();
     proxy.stall(2, 3);
     for round in 1..=4u64 {
@@ -428,7 +428,7 @@ async fn b16_a_learner_joins_a_leader_that_is_far_away() {
     let leader_is_at = e.addresses[&PeerId(2)].parse().unwrap();
     let mut addresses = e.addresses.clone();
     addresses.insert(PeerId(2), proxy.link(3, 2, leader_is_at).await.unwrap().to_string());
-    // There and back takes 240 ms: several of these are more than a second.
+    // A round trip takes 240 ms, so several of them take more than a second.
     proxy.delay(2, 3, Duration::from_millis(120));
     proxy.delay(3, 2, Duration::from_millis(120));
     e.nodes.remove(&3).unwrap().stop().await;
@@ -480,7 +480,7 @@ async fn garbage_and_strangers_do_no_harm() {
     let e = Ensemble3::start(1).await;
     let address = &e.addresses[&PeerId(1)];
     let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
-    // The peer may hang up in the middle.
+    // The peer may close the connection in the middle.
     let _ = socket.write_all(&[0xff; 4096]).await;
     drop(socket);
 
@@ -521,7 +521,7 @@ async fn b25_who_is_gone_is_not_called_reached() {
     e.nodes.remove(&3).unwrap().stop().await;
     e.says(1, 3, Duration::from_secs(2), |fault| fault.is_some()).await;
     e.says(1, 2, Duration::from_secs(2), |fault| fault.is_none()).await;
-    // The follower loses its leader, and looks after everybody.
+    // The follower loses its leader, and contacts all others.
     e.nodes.remove(&1).unwrap().stop().await;
     for peer in [1, 3] {
         e.says(2, peer, Duration::from_secs(2), |fault| fault.is_some()).await;
@@ -538,7 +538,7 @@ async fn b25_who_is_heard_again_is_met_at_once() {
     e.all_reached().await;
     e.nodes.remove(&3).unwrap().stop().await;
     e.says(1, 3, Duration::from_secs(15), |fault| fault.is_some()).await;
-    // By itself node 1 tries again 0.5, 1.5, 3.5, 7.5 and 12.5 s after that.
+    // Without events node 1 tries again 0.5, 1.5, 3.5, 7.5 and 12.5 s later.
     tokio::time::sleep(Duration::from_secs(8)).await;
     e.restart_calm(3).await;
     e.says(1, 3, Duration::from_secs(2), |fault| fault.is_none()).await;
@@ -569,8 +569,8 @@ async fn a_node_whose_log_was_lost_refuses_to_run_however_often_it_is_started() 
     }
 }
 
-/// A crash right after a leader's snapshot was put in the place of everything, the checkpoint of the store lost with it,
-/// and nothing committed since.
+/// A crash came right after a leader's snapshot replaced everything. The store's checkpoint was lost
+/// with it, and nothing was committed since.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_state_gets_the_snapshot_on_which_an_empty_log_stands() {
     use quorum_log::{Base, DataDir, Disk, EpochFile, Epochs, FsDisk, Log, LogOptions, Snapshots};
@@ -609,8 +609,8 @@ async fn a_store_without_state_gets_the_snapshot_on_which_an_empty_log_stands() 
     node.stop().await;
 }
 
-/// A block of an old segment of the leader's log goes bad while it runs; a member that was away needs it. It is no use to send
-/// the member away again and again.
+/// A block of an old segment goes bad while the leader runs, and an absent member needs it. It is
+/// useless to refuse the member again and again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f9_a_leader_that_finds_its_log_damaged_stops_and_heals_from_the_others() {
     use std::os::unix::fs::FileExt as _;
@@ -629,7 +629,7 @@ async fn f9_a_leader_that_finds_its_log_damaged_stops_and_heals_from_the_others(
     assert!(segments.len() > 2, "{segments:?}");
     let file = std::fs::OpenOptions::new().write(true).open(&segments[1]).unwrap();
     file.write_at(b"rot", 5_000).unwrap();
-    // Whoever looks for a leader from now on waits; only the one that comes back goes to this one, once.
+    // From now on servers in an election wait. Only the returning one goes to this leader, once.
     let others = std::mem::replace(&mut e.leader, watch::Sender::new(Some(PeerId(2))));
     others.send_replace(None);
     e.restart(3).await;
@@ -642,7 +642,7 @@ async fn f9_a_leader_that_finds_its_log_damaged_stops_and_heals_from_the_others(
     drop((damaged.handle, leader));
     damaged.server.await.unwrap();
 
-    // The others have everything, and with them it heals.
+    // The others have all entries, and the node heals from them.
     elsewhere.send_replace(Some(PeerId(1)));
     e.leader.send_replace(Some(PeerId(1)));
     let mut third = Store::attach(&e.nodes[&3], Zxid::ZERO).await;
@@ -656,25 +656,27 @@ async fn f9_a_leader_that_finds_its_log_damaged_stops_and_heals_from_the_others(
     }
 }
 
-/// What a file `incarnations` says behind this word.
+/// The value behind this word in a file `incarnations`.
 fn said(file: &Path, word: &str) -> String {
     let text = std::fs::read_to_string(file).unwrap();
     text.lines().find_map(|line| line.strip_prefix(word)).unwrap().to_owned()
 }
 
-/// A copy of what a node had while it ran, as of its volume: no start of the node lies between the copy and what was lost.
+/// A copy of a running node's directory, as of a volume: no start of the node lies between the copy and
+/// the loss.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f15_a_copy_of_a_running_nodes_directory_is_found_out() {
     let mut e = Ensemble3::start(1).await;
     let mut store = Store::attach(&e.nodes[&2], Zxid::ZERO).await;
     e.submit(2, 1..=3).await;
     store.read(3).await;
-    // Node 2 loses what it knew. Without an other one that has its data the ensemble would wait for a person, which is right.
+    // Node 2 loses data. Without another node that has it, the ensemble would rightly wait for an
+    // operator.
     Store::attach(&e.nodes[&3], Zxid::ZERO).await.read(3).await;
     let [ours, theirs] = [2, 3].map(|id| e.dir.path().join(format!("{id}/incarnations")));
     let copy = std::fs::read(&ours).unwrap();
     let incarnation: u64 = said(&ours, "number ").parse().unwrap();
-    // Somebody meets it later. (The others do so, too, but what one knows is enough.)
+    // One server meets it later. (The others do so, too, but one is enough.)
     let met = |file: &Path| -> u64 {
         let met = said(file, "met ");
         let of_2 = met.split_whitespace().find_map(|known| known.strip_prefix("2:"));
@@ -689,7 +691,8 @@ async fn f15_a_copy_of_a_running_nodes_directory_is_found_out() {
     e.nodes.remove(&2).unwrap().stop().await;
     std::fs::write(&ours, copy).unwrap();
     e.restart(2).await;
-    // It is told, and when it has noted that and has everything again, it goes on behind what was lost.
+    // The node gets the report. Once it has stored that and has all data again, it continues behind the
+    // loss.
     let mut store = Store::attach(&e.nodes[&2], Zxid::ZERO).await;
     e.submit(2, 4..=6).await;
     store.read(6).await;

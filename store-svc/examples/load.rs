@@ -1,7 +1,8 @@
-//! What one write costs a store without its neighbours: `cargo run --release -p store-svc --example load`.
+//! The cost of one write in a store without its neighbours: `cargo run --release -p store-svc --example
+//! load`.
 //!
-//! One stream with 1,024 writes of 100 B in flight, over loopback, on a quorum in memory. Prints writes per second and
-//! the CPU time per write of the whole process, client included.
+//! One stream with 1,024 writes of 100 B in flight, over loopback, on a quorum in memory. Prints writes
+//! per second and the CPU time per write of the whole process, client included.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::time::{Duration, Instant};
@@ -76,7 +77,7 @@ async fn main() {
     running.await.unwrap().unwrap();
 }
 
-/// Of this process, in user and system mode.
+/// CPU time of this process in user and system mode.
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();

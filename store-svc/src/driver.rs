@@ -154,11 +154,12 @@ struct Running<Q: Quorum> {
     feed: Attached<Q::Feed>,
     /// Signs of life have priority: clients of other nodes wait for them.
     signs: mpsc::Receiver<Sign>,
-    /// Requests queued after the batch that the quorum has not accepted yet. While there are any, the driver reads
-    /// nothing from clients.
+    /// Requests queued after the batch that the quorum has not accepted yet. While there are any, the
+    /// driver reads nothing from clients.
     asks: Vec<Ask>,
     asking: Asking,
-    /// Tasks that save snapshots. Each returns the size of its snapshot; `None` if the quorum did not need all of it.
+    /// Tasks that save snapshots. Each returns the size of its snapshot; `None` if the quorum did not
+    /// need all of it.
     tasks: JoinSet<Option<u64>>,
     schedule: Schedule,
     exporting: Option<Exporting>,
@@ -210,8 +211,9 @@ impl<Q: Quorum> Running<Q> {
                 Some(sign) = self.signs.recv() => self.handle(Input::Sign(sign)),
                 said = self.feed.next() => {
                     self.on_quorum(said?);
-                    // If the quorum delivers entries faster than they can be applied, this branch always wins. Clients
-                    // would then wait for its end, and sessions would expire although their pings are queued here.
+                    // If the quorum delivers entries faster than they can be applied, this branch
+                    // always wins. Clients would then wait for its end, and sessions would expire
+                    // although their pings are queued here.
                     self.export_if_time();
                     self.on_asides_waiting();
                     if !asking {
@@ -370,7 +372,8 @@ impl<Q: Quorum> Running<Q> {
         }
         let replaced = self.driver.shell.take_replaced();
         if !replaced.is_empty() {
-            // A million znodes take a second or more. Other services share this thread, and their heartbeats must not wait.
+            // A million znodes take a second or more. Other services share this thread, and their
+            // heartbeats must not wait.
             drop(tokio::task::spawn_blocking(move || drop(replaced)));
         }
         if !self.asks.is_empty() && !self.asking.waits() {
@@ -443,8 +446,8 @@ fn no_answer() -> OpError {
     OpError::Internal("the call ended without an answer".into())
 }
 
-/// Maximum number of client messages that are processed before their outputs are carried out, in one batch to the
-/// quorum.
+/// Maximum number of client messages that are processed before their outputs are carried out, in one
+/// batch to the quorum.
 const INPUTS_AT_ONCE: usize = 256;
 #[cfg(test)]
 mod tests;

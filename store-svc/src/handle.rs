@@ -37,8 +37,9 @@ use crate::{
 pub struct Handle {
     me: PeerId,
     inputs: mpsc::Sender<FromClient>,
-    /// Unbounded, because its senders are drops and polls, which cannot wait. There are at most two messages for each
-    /// stream or call and one for each message of answers, and the limits of unanswered requests bound these.
+    /// Unbounded, because its senders are drops and polls, which cannot wait. There are at most two
+    /// messages for each stream or call and one for each message of answers, and the limits of
+    /// unanswered requests bound these.
     asides: mpsc::UnboundedSender<Aside>,
     next_conn: Arc<AtomicU64>,
     /// For callers without a share of their own.
@@ -113,8 +114,8 @@ impl Handle {
         let identities = caller.identities;
         self.tell(FromClient::Unary { conn, op, trace, identities, reply, received }).await?;
         let response = (&mut call.answer).await.unwrap_or_else(|_| Err(self.stopping()))?;
-        // The answer exists already and is shared with the tree; it must not be encoded before there is capacity for
-        // it.
+        // The answer exists already and is shared with the tree; it must not be encoded before there is
+        // capacity for it.
         let weight = response.result.as_ref().map_or(0, |outcome| outcome.weight());
         let answer = share.try_take(weight).ok_or_else(|| no_room("answer"))?;
         Ok((response, Held::new(vec![request, answer])))
@@ -232,7 +233,8 @@ impl Requests for LocalRequests {
 
 impl Drop for LocalRequests {
     fn drop(&mut self) {
-        // Before the notification, so that a driver that receives it before it has the stream finds the stream closed.
+        // Before the notification, so that a driver that receives it before it has the stream finds the
+        // stream closed.
         self.lane.end(Ok(()));
         // This fails only if the driver has ended.
         let _ = self.handle.asides.send(Aside::GivenUp { conn: self.conn });
@@ -278,7 +280,8 @@ impl Drop for Call<'_> {
         if self.answer.is_terminated() {
             return;
         }
-        // Before the notification, so that a driver that receives it before it has the call finds no receiver.
+        // Before the notification, so that a driver that receives it before it has the call finds no
+        // receiver.
         self.answer.close();
         // Without a driver, the notification is not needed.
         let _ = self.asides.send(Aside::GivenUp { conn: self.conn });

@@ -1,5 +1,5 @@
-//! The state that a client's stream shares between its reader, its writer and the driver: pending answers, and the
-//! amount of data in flight.
+//! The state that a client's stream shares between its reader, its writer and the driver: pending
+//! answers, and the amount of data in flight.
 
 use std::{
     collections::VecDeque,
@@ -18,15 +18,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Bounds, driver::Aside};
 
-/// The lane reports to the driver in steps of this many bytes how far a client has taken its answers. It is less than
-/// any useful `Limits::unsent_max`.
+/// The lane reports to the driver in steps of this many bytes how far a client has taken its answers.
+/// It is less than any useful `Limits::unsent_max`.
 const DRAINED_STEP: usize = 256 << 10;
 
 /// With an empty queue it reports earlier: unreported bytes count against the total of all streams.
 const DRAINED_LAST: usize = 8 << 10;
 
-/// Number of pings and closes of a stream that need no capacity: more than a client has in flight while it waits for
-/// answers.
+/// Number of pings and closes of a stream that need no capacity: more than a client has in flight while
+/// it waits for answers.
 const FREE: usize = 8;
 
 /// A stream.
@@ -126,8 +126,8 @@ impl Lane {
         wake(inner);
     }
 
-    /// Ends the stream after the queued items. Only the first call counts. Unanswered requests will not be answered,
-    /// and hold nothing.
+    /// Ends the stream after the queued items. Only the first call counts. Unanswered requests will not
+    /// be answered, and hold nothing.
     pub(crate) fn end(&self, why: Result<(), OpError>) {
         let mut inner = self.lock();
         if inner.end.is_none() {
@@ -143,8 +143,8 @@ impl Lane {
 
     // ---- for the reader ----
 
-    /// Admits more requests, if the stream and the connection have capacity for them. They release it when their
-    /// answers are taken.
+    /// Admits more requests, if the stream and the connection have capacity for them. They release it
+    /// when their answers are taken.
     pub(crate) fn try_admit(&self, load: Load) -> bool {
         let Some(bytes) = self.room_for(load) else { return false };
         match self.share.try_take(bytes) {
@@ -250,8 +250,8 @@ impl Lane {
         self.room.notify_one();
     }
 
-    /// The bytes to take from the share, if the stream has capacity. A request larger than the bound waits until all
-    /// others have left.
+    /// The bytes to take from the share, if the stream has capacity. A request larger than the bound
+    /// waits until all others have left.
     fn room_for(&self, load: Load) -> Option<usize> {
         let Load { requests, light, bytes } = load;
         let inner = self.lock();
@@ -313,7 +313,8 @@ mod tests {
         vec![pong; count]
     }
 
-    /// A thousand streams whose clients had taken all but a little less than a step kept a whole node's room for answers.
+    /// A thousand streams kept a whole node's capacity for answers. Each client had taken all answers
+    /// except slightly less than one reporting step.
     #[test]
     fn what_a_client_has_taken_whole_is_told_soon() {
         let (held, (asides, mut told)) = (Budget::new(8 << 20), mpsc::unbounded_channel());
@@ -332,7 +333,7 @@ mod tests {
     fn b07_answers_to_pings_are_counted_but_for_a_few() {
         let (held, (asides, _told)) = (Budget::new(8 << 20), mpsc::unbounded_channel());
         let lane = Lane::new(ConnId(1), Bounds::default(), held.share(), asides);
-        // Others cannot have the last quarter, in small parts.
+        // Small parts cannot use the last quarter.
         let mut all: Vec<_> = (0..3).filter_map(|_| held.share().try_take(2 << 20)).collect();
         all.extend((0..32).filter_map({
             let share = held.share();

@@ -9,8 +9,8 @@ use api::session::{Item, Op, Response, Verb};
 use store_core::Server;
 use telemetry::{Phase, metrics};
 
-/// Unanswered requests of one connection. They are answered in arrival order, so requests that arrived together are
-/// stored and recorded together.
+/// Unanswered requests of one connection. They are answered in arrival order, so requests that arrived
+/// together are stored and recorded together.
 #[derive(Default)]
 pub(crate) struct Timings {
     runs: VecDeque<Run>,
@@ -26,7 +26,7 @@ struct Run {
 }
 
 impl Timings {
-    /// The driver accepts requests that arrived at `received`.
+    /// Adds requests that arrived at `received`, when the driver accepts them.
     pub(crate) fn take_up<'a>(&mut self, received: Instant, ops: impl IntoIterator<Item = &'a Op>) {
         let taken = Instant::now();
         let before = self.runs.len();
@@ -44,7 +44,7 @@ impl Timings {
         }
     }
 
-    /// These answers leave.
+    /// Records the durations of these answers.
     pub(crate) fn answered(&mut self, items: &[Item]) {
         let now = Instant::now();
         let mut count = 0;

@@ -84,7 +84,8 @@ impl<F: Feed> Attached<F> {
     }
 }
 
-/// `many`: the last read returned so much that other tasks, including the quorum itself, have their turn first.
+/// Reads the feed once. `many`: the last read was large, so other tasks, including the quorum itself,
+/// have their turn first.
 async fn look<F: Feed>(mut feed: F, mut decoder: Decoder, many: bool) -> Result<Given<F>, StopReason> {
     match many {
         true => tokio::task::yield_now().await,
@@ -103,8 +104,8 @@ async fn look<F: Feed>(mut feed: F, mut decoder: Decoder, many: bool) -> Result<
         let said = decoder.decode(items);
         (decoder, said)
     };
-    // A piece takes tens of milliseconds and the final checks of a large state a second. Other services share this
-    // thread, and their heartbeats must not wait.
+    // A piece takes tens of milliseconds and the final checks of a large state a second. Other services
+    // share this thread, and their heartbeats must not wait.
     let (decoder, said) = match snapshot {
         true => tokio::task::spawn_blocking(decode)
             .await
@@ -139,7 +140,8 @@ impl Asking {
         }
     }
 
-    /// Resolves when the quorum has accepted the pending batch; never without one. May be dropped and called again.
+    /// Resolves when the quorum has accepted the pending batch; never without one. May be dropped and
+    /// called again.
     pub(crate) async fn taken(&mut self) -> Result<(), PortClosed> {
         let Some(asking) = &mut self.0 else { return std::future::pending().await };
         let taken = asking.await;

@@ -1,5 +1,5 @@
-//! Limits how fast one address may open sessions. Each session costs the whole ensemble an entry of the log, and a
-//! record until it expires.
+//! Limits how fast one address may open sessions. Each session costs the whole ensemble an entry of the
+//! log, and a record until it expires.
 
 use std::{
     collections::HashMap,

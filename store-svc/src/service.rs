@@ -45,10 +45,11 @@ pub struct Config {
     pub limits: server::Limits,
     /// Bounds on data in flight.
     pub bounds: Bounds,
-    /// A snapshot is made after this many entries, or as many as there are znodes if that is more. So its cost per
-    /// entry does not depend on the size of the tree.
+    /// A snapshot is made after this many entries, or as many as there are znodes if that is more. So
+    /// its cost per entry does not depend on the size of the tree.
     pub snapshot_entries: u64,
-    /// A snapshot is also made after this many bytes of log, or the size of the last snapshot if that is more.
+    /// A snapshot is also made after this many bytes of log, or the size of the last snapshot if that
+    /// is more.
     pub snapshot_bytes: u64,
     /// Fraction of the requests without a trace that begin one, from 0 to 1.
     pub trace_ratio: f64,
@@ -75,15 +76,16 @@ impl Config {
     }
 }
 
-/// Bounds on data in flight between clients and the store. When one is reached, the node stops reading from the client
-/// until answers have left. The client's own flow control then slows the client down.
+/// Bounds on data in flight between clients and the store. When one is reached, the node stops reading
+/// from the client until answers have left. The client's own flow control then slows the client down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
     /// Unanswered requests of one stream. `Limits::requests_max` caps it.
     pub stream_requests: usize,
     /// Bytes of unanswered requests of one stream.
     pub stream_bytes: usize,
-    /// Bytes of unanswered requests of all clients, if the listener does not set bounds for their connections.
+    /// Bytes of unanswered requests of all clients, if the listener does not set bounds for their
+    /// connections.
     pub total_bytes: usize,
     /// Sessions that one address may open per second; the burst is ten times as many.
     pub opens_per_second: u32,
@@ -151,8 +153,8 @@ pub struct StoreService<Q> {
 }
 
 impl<Q: Quorum> StoreService<Q> {
-    /// Reads the checkpoint and prepares to run. A damaged checkpoint is moved away; if a new one cannot be made now,
-    /// the node starts without one. Blocks on the disk.
+    /// Reads the checkpoint and prepares to run. A damaged checkpoint is moved away; if a new one
+    /// cannot be made now, the node starts without one. Blocks on the disk.
     ///
     /// # Errors
     /// Another process uses the directory.
@@ -169,8 +171,8 @@ impl<Q: Quorum> StoreService<Q> {
         )
     }
 
-    /// As [`StoreService::open`], but reads this snapshot, in the pieces passed to the quorum, if that is faster. The
-    /// checkpoint is then not read, and a new one replaces it later.
+    /// As [`StoreService::open`], but reads this snapshot, in the pieces passed to the quorum, if that
+    /// is faster. The checkpoint is then not read, and a new one replaces it later.
     ///
     /// # Errors
     /// As [`StoreService::open`].
@@ -231,8 +233,8 @@ impl<Q: Quorum> StoreService<Q> {
         self.state.applied() > Zxid::ZERO
     }
 
-    /// Loads the state of a snapshot at `zxid`, in the pieces passed to the quorum. For a start without a usable
-    /// checkpoint while the quorum, which would provide the state, is not open.
+    /// Loads the state of a snapshot at `zxid`, in the pieces passed to the quorum. For a start without
+    /// a usable checkpoint while the quorum, which would provide the state, is not open.
     ///
     /// # Errors
     /// The snapshot is unreadable. The state is unchanged.
@@ -300,8 +302,8 @@ impl<Q: Quorum> StoreService<Q> {
         self.ready.subscribe()
     }
 
-    /// Runs until the shutdown passed to `open`. It then redirects clients to other nodes and writes a last checkpoint.
-    /// Serve the client API until this returns, so that clients receive the redirect.
+    /// Runs until the shutdown passed to `open`. It then redirects clients to other nodes and writes a
+    /// last checkpoint. Serve the client API until this returns, so that clients receive the redirect.
     ///
     /// # Errors
     /// Why it stopped by itself.
@@ -344,9 +346,10 @@ fn read_snapshot<E: std::fmt::Display>(
     Ok(snapshot.finish()?)
 }
 
-/// The first ticket. It must differ from the tickets of earlier runs, which may be in the log. 2^22 tickets for each
-/// millisecond since 1970 suffice for four billion submissions a second until the year 2109. The offset within that
-/// range is random, for machines with a clock that starts at the same time at each boot.
+/// The first ticket. It must differ from the tickets of earlier runs, which may be in the log. 2^22
+/// tickets for each millisecond since 1970 suffice for four billion submissions a second until the year
+/// 2109. The offset within that range is random, for machines with a clock that starts at the same time
+/// at each boot.
 fn first_ticket() -> Ticket {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut chance = [0; 4];

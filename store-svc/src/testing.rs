@@ -258,7 +258,7 @@ impl Feed for MemoryFeed {
             let changed = self.quorum.changed.clone();
             let changed = changed.notified();
             let mut changed = std::pin::pin!(changed);
-            // From here on, no notification is missed.
+            // After this no notification is missed.
             changed.as_mut().enable();
             let items = self.ready()?;
             if !items.is_empty() {

@@ -78,8 +78,8 @@ fn level_name(level: &ReadLevel) -> &'static str {
     }
 }
 
-/// The open spans of one stream. Requests are answered in order, so a count finds their spans. The number of requests
-/// bounds the number of spans.
+/// The open spans of one stream. Requests are answered in order, so a count finds their spans. The
+/// number of requests bounds the number of spans.
 #[derive(Default)]
 pub(crate) struct Open {
     taken: u64,
@@ -89,14 +89,14 @@ pub(crate) struct Open {
 }
 
 impl Open {
-    /// The driver accepts requests; `spans` belong to some of them, by their index.
+    /// Adds requests that the driver accepts; `spans` belong to some of them, by their index.
     pub(crate) fn take_up(&mut self, requests: &[Request], spans: Vec<(usize, Traced)>) {
         let taken = self.taken;
         self.spans.extend(spans.into_iter().map(|(index, traced)| (taken + index as u64, traced)));
         self.taken += requests.len() as u64;
     }
 
-    /// These answers leave.
+    /// Ends the spans of these answers.
     pub(crate) fn answered(&mut self, items: &[Item]) {
         for item in items {
             let Item::Response(Response { zxid, result, .. }) = item else { continue };

@@ -1,4 +1,4 @@
-//! What a store has after a restart, and where it has it from.
+//! The state of a store after a restart, and its source.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -14,7 +14,7 @@ use proto::v1::{self, request::Op};
 use store_svc::{StopReason, testing::MemoryQuorum};
 use tonic::Code;
 
-/// Some writes; returns the digest that they led to, and the session.
+/// Makes some writes. Returns the resulting digest, and the session.
 async fn fill(node: &Node, n: usize) -> (u64, Session) {
     let mut session = Session::open(node).await;
     let name = format!("/s{:x}", session.id());
@@ -26,7 +26,7 @@ async fn fill(node: &Node, n: usize) -> (u64, Session) {
 }
 
 async fn digest_at_end(node: &Node, quorum: &MemoryQuorum) -> u64 {
-    // A read behind a barrier: everything in the log is applied by then.
+    // A read behind a barrier: the store has then applied the whole log.
     let mut client = node.client().await;
     client.sync(v1::SyncRequest {}).await.unwrap();
     let status = node.status().await;
@@ -43,7 +43,7 @@ async fn a_restart_goes_on_where_it_was() {
     node.stop().await;
     let end = session.answers;
     drop(end);
-    // Nothing is replayed: the log below is not even there.
+    // The store replays nothing: the earlier log does not even exist.
     let node = Node::start(dir.path(), &quorum).await;
     assert_eq!(digest_at_end(&node, &quorum).await, digest);
     assert_eq!(node.status().await.applied_zxid, applied);
@@ -78,7 +78,7 @@ async fn a_kill_loses_nothing_that_the_log_has() {
     }
 }
 
-/// Submits an entry by which stores compare their states.
+/// Submits an entry that makes stores compare their states.
 async fn check(node: &Node, quorum: &MemoryQuorum, of: Zxid, digest: u64) -> Zxid {
     let command = Command::outside(CommandBody::Check { of, digest });
     let payload = proto::store::encode_command(command);
@@ -106,7 +106,7 @@ async fn a_state_that_is_not_the_leaders_is_built_again_and_if_that_does_not_hel
     let [(right, wrong), ..] = [(digests[0], digests[1])];
     assert_ne!(right, wrong);
 
-    // The checkpoint of the one, and the log of the other.
+    // The checkpoint of one node with the log of the other.
     let (dir, quorum) = (dirs[1].path(), &quorums[0]);
     let node = Node::start(dir, quorum).await;
     assert_eq!(node.status().await.digest, wrong);
@@ -118,7 +118,7 @@ async fn a_state_that_is_not_the_leaders_is_built_again_and_if_that_does_not_hel
     assert!(is_ok(&session.ask(vec![create("/b", "")]).await[0]), "it serves again");
     node.stop().await;
 
-    // Its checkpoint is right now. That a leader says something else for ever is a fault of the program.
+    // Its checkpoint is right now. If a leader still differs, the program has a fault.
     let node = Node::start(dir, quorum).await;
     let noted = check(&node, quorum, Zxid::ZERO, 0).await;
     let payload = proto::store::encode_command(Command::outside(CommandBody::Check { of: noted, digest: 7 }));
@@ -138,7 +138,7 @@ async fn a_damaged_checkpoint_is_moved_aside_and_rebuilt_from_the_log() {
     assert_eq!(digest_at_end(&node, &quorum).await, digest);
     node.stop().await;
     assert!(dir.path().join("table.damaged-1").exists());
-    // The rebuilt one is good.
+    // The rebuilt checkpoint is good.
     let node = Node::start(dir.path(), &quorum).await;
     assert_eq!(digest_at_end(&node, &quorum).await, digest);
     node.stop().await;
@@ -158,7 +158,7 @@ async fn snapshots_go_out_exact_and_come_in_where_the_log_is_gone() {
     let digest = digest_at_end(&node, &quorum).await;
     node.stop().await;
     assert!(quorum.purge());
-    // One that has lost its checkpoint, and one that is far behind.
+    // A node that has lost its checkpoint, and one that is far behind.
     let far_behind = MemoryQuorum::new(PeerId(1));
     let other = tempfile::tempdir().unwrap();
     let node = Node::start(other.path(), &far_behind).await;
@@ -169,7 +169,7 @@ async fn snapshots_go_out_exact_and_come_in_where_the_log_is_gone() {
         let node = Node::start(dir, &quorum).await;
         assert_eq!(digest_at_end(&node, &quorum).await, digest);
         node.stop().await;
-        // What came as a snapshot is a good checkpoint.
+        // The received snapshot becomes a good checkpoint.
         let node = Node::start(dir, &quorum).await;
         assert_eq!(digest_at_end(&node, &quorum).await, digest);
         node.stop().await;
@@ -189,7 +189,7 @@ async fn a_payload_that_cannot_be_read_stops_the_node_with_a_reason() {
     assert_eq!(session.end().await.unwrap_err().code(), Code::Unavailable);
 }
 
-/// Leaves nothing of it.
+/// Damages the whole checkpoint.
 fn damage(dir: &Path) {
     let file = dir.join("table/db");
     let size = fs::metadata(&file).unwrap().len() as usize;

@@ -63,7 +63,8 @@ async fn ten_thousand_pipelined_requests_are_answered_in_order() {
     let mut session = Session::open(&node).await;
     session.ask(vec![create("/n", "")]).await;
     let out = session.out.clone();
-    // More than may be under way at once: the node stops reading, and nothing is lost or answered twice.
+    // More than may be in flight at once: the node stops reading, and each request gets exactly one
+    // answer.
     let sender = tokio::spawn(async move {
         for batch in 0..100u64 {
             let requests = (0..100)
@@ -125,7 +126,7 @@ async fn unknown_sessions_and_wrong_tokens_are_refused_alike() {
         assert_eq!(status.code(), Code::FailedPrecondition);
         assert_eq!(from_status(&status), api::OpError::SessionExpired(api::SessionId(session_id)));
     }
-    // No token at all is no token.
+    // A missing token is an invalid token.
     let resume = Some(v1::SessionRef { session_id: id, ..Default::default() });
     let open = v1::OpenSession { resume, ..Default::default() };
     assert_eq!(Session::with(&node, open).await.err().unwrap().code(), Code::InvalidArgument);
@@ -169,7 +170,7 @@ async fn bad_requests_are_answered_in_their_place_and_harm_nothing() {
     let expected = [ErrorCode::TooLarge, path, path, path, path, path, bad, ErrorCode::BadVersion, bad, path];
     assert_eq!(codes, expected);
     assert!(is_ok(&answers[6]) && is_ok(&answers[11]), "the numbers of the bad ones are used up");
-    // A request without any operation, as from a newer client.
+    // A request without a known operation, as from a newer client.
     let empty = v1::Request { xid: 5, ..Default::default() };
     session.out.send(v1::SessionRequest { open: None, requests: vec![empty], acked_write: 0 }).await.unwrap();
     assert_eq!(error(&session.receive(1).await[0]), ErrorCode::Unsupported);
@@ -191,7 +192,7 @@ async fn b09_a_multi_whose_answer_would_be_too_large_is_refused_alone() {
         let ops = (0..parts).map(|_| part(&format!("{parent}/"))).collect();
         Op::Multi(v1::MultiRequest { ops })
     };
-    // The request is smaller than a message may be, and its answer would not be.
+    // The request is smaller than the message limit, and its answer would be larger.
     let answers = session.ask(vec![multi(10_000), get("/")]).await;
     assert_eq!((error(&answers[0]), is_ok(&answers[1])), (ErrorCode::TooLarge, true));
     let answers = session.ask(vec![multi(8_000)]).await;
@@ -200,7 +201,7 @@ async fn b09_a_multi_whose_answer_would_be_too_large_is_refused_alone() {
         other => panic!("{other:?}"),
     };
     assert_eq!(results(&answers[0]), 8_000);
-    // Nor do answers share a message that would be too large.
+    // Answers do not share a message that would be too large.
     let long = format!("/{}/", "q".repeat(2_030));
     session.ask(vec![create(long.trim_end_matches('/'), "")]).await;
     let parts = || (0..100).map(|_| part(&long)).collect();
@@ -209,7 +210,7 @@ async fn b09_a_multi_whose_answer_would_be_too_large_is_refused_alone() {
     node.stop().await;
 }
 
-/// An error names its path twice: 400 of them are more than a message may have.
+/// An error contains its path twice: 400 of them exceed a message.
 #[tokio::test]
 async fn b09_errors_with_long_paths_are_answered() {
     let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
@@ -218,7 +219,7 @@ async fn b09_errors_with_long_paths_are_answered() {
     let path = format!("/{}", "x".repeat(8_100));
     let delete = || Op::Delete(v1::DeleteRequest { path: path.clone(), ..Default::default() });
     session.send((0..400).map(|_| delete()).collect()).await;
-    // They are all there before the first is taken.
+    // All answers are ready before the client takes the first.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let answers = session.receive(400).await;
     assert!(answers.iter().all(|answer| error(answer) == ErrorCode::NoNode));
@@ -249,7 +250,7 @@ async fn streams_that_break_the_rules_end_with_a_status_that_says_which() {
     let expected = api::OpError::OutOfOrder { expected: api::WriteNumber(1), got: api::WriteNumber(9) };
     assert_eq!(from_status(&status), expected);
 
-    // Larger than any message may be.
+    // Larger than the message limit.
     let mut session = Session::open(&node).await;
     session.send(vec![create("/a", vec![0; 20 << 20])]).await;
     let status = session.end().await.unwrap_err();
@@ -341,7 +342,8 @@ async fn reads_are_as_fresh_as_they_ask_to_be() {
     assert!(behind.code() == Code::Unavailable && behind.message().contains("another node"), "{behind:?}");
     assert_eq!(c.get(request(Unspecified, here)).await.unwrap_err().code(), Code::InvalidArgument);
 
-    // Without a leader only the linearizable one waits, and it is answered when there is one again.
+    // Without a leader only the linearizable read waits, and gets its answer once there is a leader
+    // again.
     quorum.set_serving(false);
     let mut waiting = node.client().await;
     let waiting = tokio::spawn(async move { waiting.get(request(Linearizable, 0)).await });
@@ -417,7 +419,7 @@ async fn without_a_leader_for_too_long_clients_are_sent_away_and_the_node_is_not
 async fn a_silent_session_expires_and_its_stream_is_told() {
     let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
     let node = Node::start(dir.path(), &quorum).await;
-    // Raised to the least that the limits allow, a second.
+    // Raised to the minimum of the limits, one second.
     let open = v1::OpenSession { timeout_ms: 1, ..Default::default() };
     let mut session = Session::with(&node, open).await.unwrap();
     session.ask(vec![ephemeral("/e")]).await;
@@ -434,7 +436,8 @@ async fn b06_a_client_that_takes_no_answers_keeps_nothing_from_others() {
     let node = Node::start(dir.path(), &quorum).await;
     let mut busy = Session::open(&node).await;
     busy.ask(vec![create("/big", vec![7; 1 << 20])]).await;
-    // On one connection, with far more than its flow control lets through unread, and more than it may have under way.
+    // On one connection, with far more unread answers than its flow control allows, and more requests
+    // than it may have.
     let channel = node.channel().await;
     let mut lazy = Vec::new();
     for _ in 0..24 {
@@ -467,7 +470,7 @@ async fn b07_pings_whose_answers_nobody_takes_are_counted() {
     let endless = tokio_stream::StreamExt::chain(tokio_stream::once(first), tokio_stream::pending());
     let _answers = CoordinationClient::new(channel).session(endless).await.unwrap();
     let counted = async {
-        // The transport takes some of them all the same.
+        // The transport takes some of them anyway.
         while node.held.used() < 2000 * 320 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -493,7 +496,7 @@ async fn a_half_closed_stream_gets_all_its_answers() {
     node.stop().await;
 }
 
-/// Clients made from the schema may say all they have to say before they read.
+/// Clients generated from the schema may send all their messages before they read.
 #[tokio::test]
 async fn a_half_closed_stream_also_learns_what_became_of_its_opening() {
     let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
@@ -523,7 +526,7 @@ async fn garbage_on_the_port_harms_nobody() {
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff",
     ] {
         let mut socket = tokio::net::TcpStream::connect(node.address).await.unwrap();
-        // The other side may hang up at any moment.
+        // The peer may close the connection at any time.
         let _ = socket.write_all(garbage).await;
         let _ = socket.shutdown().await;
         let _ = socket.read_to_end(&mut Vec::new()).await;
@@ -559,7 +562,7 @@ async fn clients_prove_who_they_are_as_they_open_while_they_live_and_with_a_call
     let own = vec![format!("digest:{hash}"), "ip:127.0.0.1".to_owned()];
     assert_eq!(ids(&ann.opened.identities), own);
     assert!(is_ok(&ann.ask(vec![for_its_owner("/ann")]).await[0]));
-    // The session is hers: its token alone opens it to nobody.
+    // The session belongs to her: its token alone opens it for no other client.
     let taken = v1::OpenSession { resume: ann.opened.session.clone(), ..Default::default() };
     let refused = Session::with(&node, taken.clone()).await.map(|_| ()).unwrap_err();
     assert_eq!(from_status(&refused).code(), api::ErrorCode::SessionExpired);

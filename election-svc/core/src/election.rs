@@ -7,7 +7,7 @@ use api::{Ensemble, Epoch, PeerId, Time, Zxid};
 use crate::looking::Looking;
 use crate::{Notification, Round, Vote};
 
-/// The servers that take part, and how long they wait.
+/// Members and waiting times of an election.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
     /// This server. A server that is no voter takes part as an observer.
@@ -25,8 +25,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// The usual patience: 200 ms for a better vote, repetition after 200 ms and at least every 2 s. (ZooKeeper
-    /// repeats at least every 60 s, which makes an unlucky election last that long.)
+    /// The usual waiting times: 200 ms for a better vote, repetition after 200 ms and at least every 2
+    /// s. ZooKeeper repeats at least every 60 s, so an unlucky election can last that long.
     #[must_use]
     pub fn new(me: PeerId, ensemble: Ensemble) -> Config {
         Config {
@@ -42,18 +42,18 @@ impl Config {
 /// An input of an election.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Input {
-    /// This server has no leader (any more): look for one, standing with this candidate, or not standing and
-    /// voting for the best of the others. A server that already looks begins again.
+    /// This server has no leader: start an election with this candidate. With `None` the server does
+    /// not stand, and votes for the best other candidate. A server that already looks begins again.
     Elect(Option<Candidate>),
-    /// The quorum service is gone and would neither lead nor follow, so this server must not count for any
-    /// other: withdraws its notification, and sends none before the next [`Input::Elect`] or
+    /// The quorum service is gone and would neither lead nor follow, so no other server may count this
+    /// one. The election withdraws its notification, and sends none before the next [`Input::Elect`] or
     /// [`Input::Settled`].
     Withdraw,
-    /// There is a new link to this peer; an older one, if there was one, is gone.
+    /// A new link to this peer is up; an older one, if any, is gone.
     Connected(PeerId),
     /// The link to this peer is gone.
     Disconnected(PeerId),
-    /// A notification came over the present link to `from`.
+    /// A notification arrived over the present link to `from`.
     Received {
         /// Its sender.
         from: PeerId,
@@ -67,17 +67,18 @@ pub enum Input {
     Settled {
         /// The leader.
         leader: PeerId,
-        /// In which epoch.
+        /// The epoch.
         epoch: Epoch,
     },
-    /// The time that [`Election::next_timeout`] named has come.
+    /// The time of [`Election::next_timeout`] has come.
     Timeout,
 }
 
-/// An output of an election. Outputs are carried out in their order.
+/// An output of an election. The shell carries out outputs in their order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Output {
-    /// Say this to a peer that is linked. Replaces anything that waits to be sent to it.
+    /// Send this notification to a linked peer. It replaces any notification that still waits for this
+    /// peer.
     Send {
         /// The receiver.
         to: PeerId,
@@ -86,7 +87,7 @@ pub enum Output {
     },
     /// The answer to the last [`Input::Elect`].
     Elected {
-        /// The leader to follow; this server itself, if it is to lead.
+        /// The leader to follow, or this server itself.
         leader: PeerId,
         /// The round that elected it.
         round: Round,
@@ -107,10 +108,10 @@ pub struct Election {
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum State {
-    /// No search was requested yet, or the last request was withdrawn.
+    /// No election was requested yet, or the last request was withdrawn.
     Idle,
     Looking(Looking),
-    /// Has a leader, or leads. `role` is never `Looking`.
+    /// This server has a leader, or leads. `role` is never `Looking`.
     Established {
         role: Role,
         vote: Vote,
@@ -130,7 +131,7 @@ impl Election {
         }
     }
 
-    /// Takes notice of `input`. Poll the outputs afterwards.
+    /// Processes `input`. Poll the outputs afterwards.
     pub fn handle(&mut self, now: Time, input: Input) {
         match input {
             Input::Elect(candidate) => self.on_elect(now, candidate),
@@ -143,12 +144,12 @@ impl Election {
         }
     }
 
-    /// The next thing to do, until there is none.
+    /// The next output, or `None`.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// When to call with [`Input::Timeout`] at the latest. `None`: no need to.
+    /// Latest time for the next [`Input::Timeout`]; `None` if there is none.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
         match &self.state {
@@ -198,7 +199,7 @@ impl Election {
         }
         let asks = notification.state == Role::Looking;
         if !self.config.ensemble.is_voter(from) {
-            // Observers are answered but not listened to.
+            // Observers get answers but have no vote.
             if asks {
                 self.tell(from);
             }
@@ -216,7 +217,8 @@ impl Election {
         }
     }
 
-    /// Whether a voter may say such a thing: votes are for servers that can lead, and only the leader itself leads.
+    /// Whether a voter may send this: a vote must name a server that can lead, and only the leader
+    /// itself leads.
     fn is_sound(&self, from: PeerId, notification: &Notification) -> bool {
         let can_lead = |id| self.config.ensemble.weight(id) > 0;
         match (notification.state, notification.vote) {
@@ -246,8 +248,8 @@ impl Election {
         self.tell_all();
     }
 
-    /// Ends the search. The server notifies all others, and not only, as in ZooKeeper, as an answer: a
-    /// looking server then need not wait until it repeats itself.
+    /// Ends the election on this server. It notifies all others at once. ZooKeeper only answers
+    /// requests, so there a looking server has to wait until it repeats itself.
     pub(crate) fn establish(&mut self, vote: Vote, round: Round) {
         let role = self.role_under(vote.leader);
         self.round = round;

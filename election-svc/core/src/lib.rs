@@ -1,4 +1,5 @@
-//! Fast leader election as a pure state machine: which member of an [`api::Ensemble`] shall lead.
+//! Fast leader election as a pure state machine. It chooses the leader among the members of an
+//! [`api::Ensemble`].
 //!
 //! Every looking voter proposes the best known candidate, at first itself, and sends a notification to all
 //! others whenever its proposal changes. Once a quorum holds the same vote in the same round, and no better
@@ -6,9 +7,9 @@
 //! existing leader from the others and joins it. The rules are those of ZooKeeper's `FastLeaderElection`;
 //! where this crate differs, the doc of the function gives the reason.
 //!
-//! The election decides which leader to *try*: it makes a good choice likely and agreement quick. The
-//! promises that a leader collects from a quorum before it reigns ensure later that an epoch has only one
-//! leader.
+//! The election decides which leader to *try*. It makes a good choice likely and agreement quick.
+//! Uniqueness comes later: before a leader reigns, it collects the promises of a quorum, so an epoch
+//! has only one leader.
 //!
 //! ```
 //! use api::{Ensemble, PeerId, Time, ports::Candidate};
@@ -30,7 +31,7 @@ pub use election::{Config, Election, Input, Output};
 
 use api::PeerId;
 
-/// Which end of a pair opens the one connection between them: the larger id (S9).
+/// Whether this server opens the one connection to `peer`: the larger id does (S9).
 ///
 /// ```
 /// use api::PeerId;

@@ -16,7 +16,7 @@ pub(crate) struct Looking {
     own: Option<Vote>,
     /// The best vote of this round, which is this server's own vote as well. Observers never have one.
     pub(crate) proposal: Option<Vote>,
-    /// Since a quorum holds the proposal: when to decide for it, if nothing changes.
+    /// Deadline to decide for the proposal. Set while a quorum holds it.
     decide_at: Option<Time>,
     /// When to repeat the proposal, and the pause after that.
     resend_at: Time,
@@ -38,9 +38,9 @@ impl Election {
     pub(crate) fn on_elect(&mut self, now: Time, candidate: Option<Candidate>) {
         let me = self.config.me;
         let can_lead = self.config.ensemble.weight(me) > 0;
-        // Others' notifications about a leader were true before this server lost its own leader, and they
-        // must repeat them: otherwise it would join a dead leader that others still follow (liveness). Their
-        // proposals stand until they change them.
+        // Other servers' notifications about a leader are older than this server's loss of its leader,
+        // so they must repeat them. Otherwise this server would join a dead leader that others still
+        // follow (liveness). Their proposals stay valid until they change them.
         for heard in self.links.values_mut() {
             heard.take_if(|n| n.state != Role::Looking);
         }
@@ -71,11 +71,11 @@ impl Election {
         self.evaluate(now);
     }
 
-    /// The link to `peer` is gone, and its notification with it.
+    /// Handles the loss of the link to `peer`, and of its notification.
     pub(crate) fn on_lost(&mut self, now: Time, peer: PeerId) {
         match &self.state {
-            // The best candidate is out of reach, perhaps dead: choose among the others. ZooKeeper elects the dead
-            // one and tries again after a time-out.
+            // The best candidate is unreachable, perhaps dead: choose among the others. ZooKeeper
+            // elects the dead candidate and tries again after a time-out.
             State::Looking(looking) if looking.proposal.is_some_and(|vote| vote.leader == peer) => {
                 self.begin_round(now, self.round.next());
             }
@@ -110,8 +110,8 @@ impl Election {
         self.evaluate(now);
     }
 
-    /// Adopts the best received vote of this round, if it is better than this server's own. Returns whether
-    /// it was.
+    /// Adopts the best received vote of this round if it is better than this server's proposal. Returns
+    /// whether it was.
     fn adopt_best(&mut self) -> bool {
         let State::Looking(looking) = &mut self.state else { return false };
         let of_this_round = |n: &&Notification| n.state == Role::Looking && n.round == self.round;
@@ -124,7 +124,7 @@ impl Election {
         true
     }
 
-    /// Decides, if there is something to decide.
+    /// Decides for a leader if one can be joined or elected.
     pub(crate) fn evaluate(&mut self, now: Time) {
         let State::Looking(looking) = &self.state else { return };
         if let Some(reign) = self.reign_to_join() {
@@ -136,10 +136,10 @@ impl Election {
         let wait = if !self.config.ensemble.is_quorum(&supporters) {
             None
         } else if !for_me {
-            // The candidate itself decides after half of this time, and announces it. ZooKeeper proceeds
-            // without the announcement; the server would then follow a candidate that may have found a better
-            // one meanwhile, or died. But it must proceed in the end: only the attempt shows that a candidate
-            // is dead that others have recommended.
+            // The candidate itself decides after half of this time, and announces it. ZooKeeper
+            // proceeds without the announcement, and may follow a candidate that has found a better one
+            // or died. This server must proceed in the end, too: only the attempt reveals that a
+            // recommended candidate is dead.
             Some(self.config.finalize_wait * 2)
         } else if self.config.ensemble.voters().all(|voter| supporters.contains(&voter)) {
             // No other server can send a better vote.
@@ -153,9 +153,9 @@ impl Election {
         }
     }
 
-    /// The voters that hold `proposal` in this round, this one included: looking voters, and, if the proposal
-    /// is this server, voters that follow it already because they counted faster. (For another leader
-    /// followers are not enough: it must announce itself that it leads.)
+    /// The voters that hold `proposal` in this round, and this server. They are looking voters; if the
+    /// proposal is this server, also voters that counted faster and already follow it. Followers of
+    /// another leader do not count: that leader must announce its leadership itself.
     fn supporters(&self, proposal: Vote) -> BTreeSet<PeerId> {
         let for_me = proposal.leader == self.config.me;
         self.heard()
@@ -166,16 +166,16 @@ impl Election {
             .collect()
     }
 
-    /// The reign of a leader that can be joined. The leader itself must announce that it leads, over an
-    /// intact link (ZooKeeper's `checkLeader`), and either
-    /// - a quorum of servers reports that it follows or leads that reign: they name its leader, and its epoch
-    ///   or the round of its election. A settled server names the epoch. A server that is still being
-    ///   synchronised knows only the round, and counts too: otherwise a leader that synchronises slowly would
-    ///   keep others out, though it lacks exactly these; or
-    /// - it was elected in the very round in which this voter looks. Then it has counted a quorum just now.
-    ///   ZooKeeper requires a quorum of answers here too, and so can elect another one in the same round by
-    ///   the votes of undecided servers. Should the leader prove unusable, the next round is a later one, so
-    ///   a server tries this once.
+    /// The reign of a leader that this server can join. The leader itself must announce that it leads,
+    /// over an intact link (ZooKeeper's `checkLeader`), and one of these conditions must hold:
+    /// - A quorum of servers reports that it follows or leads that reign: they name its leader, and its
+    ///   epoch or the round of its election. A settled server names the epoch. A server that still
+    ///   synchronises knows only the round, and counts too. Otherwise a leader with a slow
+    ///   synchronisation would keep out the servers that it lacks.
+    /// - The leader was elected in the round in which this voter looks, so it has just counted a
+    ///   quorum. ZooKeeper requires a quorum of answers here too, so votes of undecided servers can
+    ///   elect another leader in the same round. A server tries this once: if the leader is unusable,
+    ///   the next round is a later one.
     fn reign_to_join(&self) -> Option<Reign> {
         let mut reigns =
             self.heard().filter(|(_, n)| n.state == Role::Leading).filter_map(|(_, n)| Reign::of(n));
@@ -195,7 +195,7 @@ impl Election {
     }
 }
 
-/// A settled server's report of its leader.
+/// A settled server's report about its leader.
 struct Reign {
     vote: Vote,
     round: Round,

@@ -1,4 +1,5 @@
-//! Whole ensembles under random schedules. Every run is a function of its seed, and a failure names the seed.
+//! Whole ensembles under random schedules. Each run is a function of its seed, and a failure names the
+//! seed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -57,7 +58,7 @@ fn after_any_faults_all_agree_soon() {
     }
 }
 
-/// A message that arrives is late by at most this, and some never arrive.
+/// Maximum delay of a message that arrives, and the share of lost messages.
 #[derive(Clone, Copy)]
 struct Network {
     delay_max_ms: u64,
@@ -66,13 +67,13 @@ struct Network {
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    /// Starts the server unless it is up.
+    /// Starts the server if it is down.
     Start(PeerId),
     Crash(PeerId),
-    /// Breaks the link between two servers, for good until healed.
+    /// Breaks the link between two servers until `Heal`.
     Cut(PeerId, PeerId),
     Heal(PeerId, PeerId),
-    /// A link, by its number, is noticed to be broken at one end.
+    /// One end notices that the link with this number is broken.
     Noticed {
         at: PeerId,
         peer: PeerId,
@@ -85,8 +86,8 @@ enum Event {
         notification: Notification,
     },
     Timeout(PeerId),
-    /// The part of a quorum service: it checks now and then that its reign is alive, and requests an election
-    /// if not.
+    /// The role of a quorum service: it checks periodically whether its reign is alive, and requests an
+    /// election if not.
     Check {
         at: PeerId,
         start: u64,
@@ -97,7 +98,7 @@ struct Node {
     election: Election,
     /// Distinguishes one incarnation of the server from the next.
     start: u64,
-    /// The link to each peer as this server knows it.
+    /// The link to each peer, as known to this server.
     links: BTreeMap<PeerId, u64>,
     /// Checks in a row that found no reign.
     doubts: u32,
@@ -123,7 +124,7 @@ struct Sim {
     /// Numbers events, links and starts.
     last_number: u64,
     nodes: BTreeMap<PeerId, Node>,
-    /// The candidate of each server, which survives crashes.
+    /// The candidate of each server; it survives crashes.
     logs: BTreeMap<PeerId, Candidate>,
     /// The links that carry messages, by their smaller and larger end.
     links: BTreeMap<(PeerId, PeerId), u64>,
@@ -142,7 +143,7 @@ impl Sim {
         let weighted = rng.below(3) == 0;
         let mut members = vec![];
         for id in 1..=voters {
-            // The first can always lead, so that there is an ensemble.
+            // The first server can always lead, so a leader is possible.
             let weight = if weighted && id > 1 { rng.below(4) as u32 } else { 1 };
             members.push(Member { id: PeerId(id), membership: Membership::Voter { weight, group: 0 } });
         }
@@ -274,12 +275,12 @@ impl Sim {
         for (me, peer) in [(a, b), (b, a)] {
             self.nodes.get_mut(&me).unwrap().links.insert(peer, link);
         }
-        // Both ends know the link before either speaks on it.
+        // Both ends know the link before either sends over it.
         self.input(a, Input::Connected(b));
         self.input(b, Input::Connected(a));
     }
 
-    /// Each end notices in its own time; a new link may come first.
+    /// Each end notices at its own time; a new link may come first.
     fn unlink(&mut self, a: PeerId, b: PeerId) {
         if let Some(link) = self.links.remove(&ends(a, b)) {
             for (at, peer) in [(a, b), (b, a)] {
@@ -333,8 +334,8 @@ impl Sim {
         self.elected.push(elected);
     }
 
-    /// A leader needs a quorum of followers, and a follower a leader that leads, within five checks; a leader that has
-    /// them raises the epoch for all of them.
+    /// Within five checks a leader needs a quorum of followers, and a follower needs a leader that
+    /// leads. A leader with a quorum raises the epoch for all of them.
     fn check(&mut self, at: PeerId, start: u64) {
         if self.nodes.get(&at).is_none_or(|n| n.start != start) {
             return;
@@ -383,7 +384,7 @@ impl Sim {
         }
     }
 
-    /// All are up and have the same leader, which leads.
+    /// All servers are up and have the same leader, and that server leads.
     fn assert_agreed(&self) {
         let notifications: BTreeMap<PeerId, Notification> =
             self.nodes.iter().filter_map(|(&id, n)| n.election.notification().map(|n| (id, n))).collect();

@@ -6,7 +6,7 @@ use election_core::Vote;
 use proptest::prelude::*;
 
 fn votes() -> impl Strategy<Value = Vote> {
-    // Small numbers, so that ties in each field are common.
+    // Small numbers make ties in each field common.
     (0u32..3, 0u64..3, 1u32..4).prop_map(|(epoch, zxid, id)| Vote {
         candidate: Candidate { epoch: Epoch(epoch), zxid: Zxid(zxid) },
         leader: PeerId(id),

@@ -1,7 +1,8 @@
-//! What an election service does between its core and its links: the newest link to a peer counts, servers of other ensembles have no
-//! vote, and an outcome goes to the caller that waits for one.
+//! The logic of an election service between its core and its links. The newest link to a peer counts,
+//! servers of other ensembles have no vote, and an outcome goes to the waiting caller.
 //!
-//! The driver of `election-svc` and the simulator run this same code. Streams, tasks and clocks are theirs.
+//! The driver of `election-svc` and the simulator run this same code. They supply streams, tasks and
+//! clocks.
 
 mod redial;
 mod shell;

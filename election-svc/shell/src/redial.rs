@@ -4,10 +4,10 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug)]
 pub struct Redial(Duration);
 
-/// After the first failure.
+/// Pause after the first failure.
 const MIN: Duration = Duration::from_millis(50);
 
-/// The longest. A link that lasted longer than this starts from the shortest again.
+/// The longest pause. A link that lasted longer than this resets the pause to the shortest.
 const MAX: Duration = Duration::from_secs(1);
 
 impl Default for Redial {
@@ -17,8 +17,9 @@ impl Default for Redial {
 }
 
 impl Redial {
-    /// An attempt failed, or its link ended after `lasted`: the pause before the next attempt. `jitter` returns a time below its
-    /// argument, so that servers that lost each other at one moment do not dial at one moment.
+    /// Pause after a failed attempt, or after the end of a link that existed for `lasted`. `jitter`
+    /// returns a time below its argument: servers that lost each other at one moment then do not dial
+    /// at one moment.
     pub fn pause(&mut self, lasted: Duration, jitter: impl FnOnce(Duration) -> Duration) -> Duration {
         if lasted > MAX {
             self.0 = MIN;

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use api::{PeerId, Standing, Time};
 use election_core::{Config, Election, Input, Notification, Output, Round};
 
-/// A core at work. `L` is what sends over a link.
+/// A core with its links and effects. `L` sends over a link.
 #[derive(Debug)]
 pub struct Shell<L> {
     core: Election,
@@ -26,57 +26,58 @@ struct Linked<L> {
 /// An event of a link to `peer`. The greater of two numbers belongs to the newer link.
 #[derive(Debug)]
 pub enum LinkEvent<L> {
-    /// Both ends have introduced themselves.
+    /// The link is up: both ends have introduced themselves.
     Up {
         /// The other end.
         peer: PeerId,
-        /// Of this link.
+        /// Number of the link.
         number: u64,
-        /// Sends over it.
+        /// Sender of the link.
         link: L,
-        /// Of the peer.
+        /// Standing of the peer.
         standing: Standing,
     },
-    /// A notification arrived; it was checked to come from a member of this ensemble.
+    /// A notification arrived from a checked member of this ensemble.
     Heard {
         /// The other end.
         peer: PeerId,
-        /// Of the link.
+        /// Number of the link.
         number: u64,
-        /// The message.
+        /// The notification.
         notification: Notification,
-        /// Of the peer, sent with it.
+        /// Standing of the peer, sent with the notification.
         standing: Standing,
     },
-    /// It has ended.
+    /// The link has ended.
     Down {
         /// The other end.
         peer: PeerId,
-        /// Of the link.
+        /// Number of the link.
         number: u64,
     },
 }
 
-/// Something to do, in this order.
+/// An action. The driver carries out actions in their order.
 #[derive(Debug)]
 pub enum Effect<L> {
     /// The set of [linked peers](Shell::links) has changed.
     Links,
-    /// End this link: a newer one replaces it, or its peer is of another ensemble.
+    /// End this link: a newer one replaces it, or its peer is in another ensemble.
     Close(PeerId, L),
-    /// Send over the [link](Shell::link_mut) to this peer, in place of an older notification that still waits there.
+    /// Send over the [link](Shell::link_mut) to this peer. The notification replaces an older one that
+    /// still waits there.
     Send(PeerId, Notification),
-    /// Tell the caller of [`Input::Elect`].
+    /// Answer the caller of [`Input::Elect`].
     Elected {
-        /// This server, or the one to follow.
+        /// The leader, possibly this server.
         leader: PeerId,
-        /// Of the vote that elected it.
+        /// The round of the winning vote.
         round: Round,
     },
 }
 
 impl<L> Shell<L> {
-    /// Around a new core.
+    /// Creates a shell around a new core.
     #[must_use]
     pub fn new(config: Config) -> Shell<L> {
         Shell {
@@ -89,13 +90,13 @@ impl<L> Shell<L> {
         }
     }
 
-    /// The notification that this server sends at present; see [`Election::notification`].
+    /// The present notification of this server; see [`Election::notification`].
     #[must_use]
     pub fn notification(&self) -> Option<Notification> {
         self.core.notification()
     }
 
-    /// When [`Input::Timeout`] is due, if nothing happens before.
+    /// Time of the next [`Input::Timeout`], unless another event comes before.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
         self.core.next_timeout()
@@ -117,7 +118,8 @@ impl<L> Shell<L> {
         self.links.get_mut(&peer).map(|linked| &mut linked.link)
     }
 
-    /// Takes in a request of this node's quorum, or a time-out. Events of links have [their own way](Shell::on_link).
+    /// Processes a request of this node's quorum, or a time-out. For events of links, call
+    /// [`Shell::on_link`].
     pub fn handle(&mut self, now: Time, input: Input) {
         match input {
             Input::Elect(_) => self.asked = true,
@@ -127,7 +129,8 @@ impl<L> Shell<L> {
         self.core.handle(now, input);
     }
 
-    /// What this server is from now on. Removes the links, and so the votes, of peers that no longer belong to its ensemble.
+    /// Changes the standing of this server. Removes the links, and so the votes, of peers that no
+    /// longer belong to its ensemble.
     pub fn introduce(&mut self, now: Time, standing: Standing) {
         self.standing = standing;
         let strangers: Vec<PeerId> =
@@ -140,7 +143,7 @@ impl<L> Shell<L> {
         }
     }
 
-    /// Takes in an event of a link. Events of a link that a newer one has replaced change nothing.
+    /// Processes an event of a link. Events of a replaced link have no effect.
     pub fn on_link(&mut self, now: Time, event: LinkEvent<L>) {
         match event {
             LinkEvent::Up { peer, number, link, standing } => {
@@ -182,7 +185,7 @@ impl<L> Shell<L> {
         self.core.handle(now, Input::Connected(peer));
     }
 
-    /// What is to be done next; `None` for nothing at present.
+    /// The next action; `None` if there is none at present.
     pub fn poll_effect(&mut self) -> Option<Effect<L>> {
         if let Some(effect) = self.effects.pop_front() {
             return Some(effect);

@@ -28,37 +28,42 @@ use crate::{
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Leading {
     phase: Phase,
-    /// When this server began to lead, or when a voter last told it that its synchronisation gets on.
+    /// Start of the leadership, or the last sign of progress from a voter that synchronises.
     since: Time,
     learners: BTreeMap<Conn, Learner>,
-    /// Who has promised the epoch to this leader; while it gathers promises, over the present connection.
+    /// Servers that promised the epoch to this leader. In phase `Promising` only those whose connection
+    /// still exists.
     promised: BTreeSet<PeerId>,
-    /// Of these the promise proves little: they have never synchronised with anybody, or have lost all their data.
+    /// Servers whose promise proves little: they never synchronised with a leader, or lost all their
+    /// data.
     fresh: BTreeSet<PeerId>,
-    /// Those who have committed what is not in this server's log.
+    /// Servers with a committed entry that is not in this server's log.
     contradicting: BTreeSet<PeerId>,
-    /// Those who know that they have lost something, and have something still; those who do not.
+    /// Servers that know of a loss: `damaged` ones have some data left, `emptied` ones have none.
     damaged: BTreeSet<PeerId>,
     emptied: BTreeSet<PeerId>,
-    /// When a voter was last heard, over whichever connection: a leader without a quorum of fresh ones steps down.
+    /// Time of the last message of each server, on any connection. A leader steps down if the recently
+    /// heard servers are no quorum.
     heard: BTreeMap<PeerId, Time>,
     /// The wall clocks of voters, as differences from this server's monotonic clock, in milliseconds.
     clocks: BTreeMap<PeerId, i64>,
-    /// Rounds of pings; a quorum of pongs to one proves that this was still the leader when it was sent.
+    /// Number of the last round of pings. A quorum of pongs proves that this server still led when the
+    /// round began.
     round: u64,
     next_ping: Time,
-    /// A round has to start at the end of this turn, because somebody asked for a barrier.
+    /// A round starts at the end of this turn, because a barrier or a confirmation needs it.
     round_wanted: bool,
-    /// What waits for a round, in the order of their rounds.
+    /// Statements that wait for a round of pings, in the order of their rounds.
     proofs: VecDeque<Proof>,
-    /// Writes that are not committed yet: the bound of what learners may have under way.
+    /// Writes that are not committed, or not durable here. They bound the uncommitted writes of
+    /// learners.
     outstanding: VecDeque<Outstanding>,
     outstanding_bytes: usize,
-    /// The change of the feature level that is not committed yet.
+    /// The uncommitted change of the feature level.
     raise: Option<Raise>,
 }
 
-/// A write that is not committed, or not durable here.
+/// A write that is not committed, or not durable on this server.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Outstanding {
     zxid: Zxid,
@@ -67,12 +72,12 @@ struct Outstanding {
     from: PeerId,
 }
 
-/// A new feature level, which has a place in the log.
+/// An uncommitted change of the feature level, with its position in the log.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Raise {
     zxid: Zxid,
     level: Level,
-    /// The learner on which it was asked for; `None` for this server.
+    /// The learner that requested it; `None` for this server.
     conn: Option<Conn>,
     ticket: Ticket,
 }
@@ -81,9 +86,10 @@ struct Raise {
 enum Phase {
     /// Waiting for a quorum of accepted epochs.
     Discovery,
-    /// The new epoch is proposed, once durable here, and to be promised by a quorum.
+    /// The new epoch is proposed once it is durable here. A quorum has to promise it.
     Promising { epoch: Epoch, durable: bool },
-    /// A quorum has promised; the marker is in the log and has to get to a quorum. `durable`: the current epoch is, here.
+    /// A quorum has promised. The marker is in the log and has to reach a quorum. `durable`: the
+    /// current epoch is durable here.
     Synchronising { epoch: Epoch, durable: bool },
     /// A quorum has the marker.
     Established { epoch: Epoch },
@@ -93,28 +99,29 @@ enum Phase {
 struct Learner {
     peer: PeerId,
     voter: bool,
-    /// The feature levels that its build knows, once it has said so.
+    /// The feature levels that its build knows; `None` before LEARNERINFO.
     levels: Option<Levels>,
     stage: Stage,
     heard: Time,
-    /// The last entry that was sent.
+    /// The last entry sent to the learner.
     sent: Zxid,
-    /// The last entry that is durable there.
+    /// The last entry that is durable on the learner.
     acked: Zxid,
-    /// What it was last told about the commit point.
+    /// The last commit point sent to the learner.
     commit_told: Zxid,
-    /// When it has to be told more, unless a proposal takes it along before.
+    /// Deadline for the next commit message, unless a proposal carries the commit before.
     commit_due: Option<Time>,
-    /// The last round that it answered.
+    /// The last round that the learner answered.
     round: u64,
     /// Its barriers that wait for a round.
     barriers: usize,
-    /// How much room its disks have, as it says.
+    /// Free space on its disks, as it reports.
     disk: Room,
-    /// What it was last told of the room that there is for all.
+    /// The last room for client requests sent to the learner.
     room_told: Room,
-    /// It has lost data, and with it perhaps a promise to a newer leader. It is not synchronised until a round of pings
-    /// from this one on has shown that no quorum follows anybody else.
+    /// The learner has lost data, and perhaps a promise to a newer leader with it. The leader does not
+    /// synchronise it before this round of pings, or a later one, proves that no quorum follows another
+    /// leader.
     doubted_until: Option<u64>,
 }
 
@@ -122,37 +129,38 @@ struct Learner {
 enum Stage {
     /// Connected.
     New,
-    /// Has told its accepted epoch.
+    /// The leader knows its accepted epoch.
     Known { accepted: Epoch },
-    /// Was told the epoch.
+    /// The leader has sent it the epoch.
     Asked,
-    /// Has promised the epoch; synchronisation can begin. Whatever it forwarded over an older connection stands in our
-    /// log up to `log_end`, or nowhere.
+    /// The learner has promised the epoch; synchronisation can begin. Its writes from older connections
+    /// are in our log up to `log_end`, or nowhere.
     Promised { history: History, log_end: Zxid },
-    /// Gets what it lacks: what stands behind `from`.
+    /// The learner receives the entries behind `from`.
     Syncing { from: Zxid, target: Zxid },
-    /// Has acknowledged the end of its synchronisation.
+    /// The learner has acknowledged the end of its synchronisation.
     Synced,
 }
 
-/// Something that is true only while this server leads, and is told once a quorum has confirmed that.
+/// A statement that holds only while this server leads. It leaves once a quorum has confirmed the
+/// leadership.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Proof {
-    /// The first round that started after it was asked.
+    /// The first round that starts after the request.
     round: u64,
     of: Claim,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Claim {
-    /// So much was committed when the barrier was asked.
+    /// The commit point at the time of the barrier.
     Barrier {
-        /// The learner that asked; `None` for the leader's own store.
+        /// The learner that requested it; `None` for the leader's own store.
         conn: Option<Conn>,
         ticket: Ticket,
         zxid: Zxid,
     },
-    /// The leader's store has counted signs of life.
+    /// The leader's store has counted the signs of life in a report.
     Confirm { to: PeerId, report: Bytes },
 }
 
@@ -187,12 +195,12 @@ impl Leading {
         self.learners.keys().copied()
     }
 
-    /// False if the connection was not known.
+    /// Returns false for an unknown connection.
     pub(crate) fn remove(&mut self, conn: Conn) -> bool {
         self.proofs.retain(|p| !matches!(p.of, Claim::Barrier { conn: Some(c), .. } if c == conn));
         let Some(learner) = self.learners.remove(&conn) else { return false };
         if matches!(self.phase, Phase::Promising { .. }) {
-            // It may come back and say that it was told meanwhile that its promises are worth nothing.
+            // The server may come back after it learned that its promises are worth nothing.
             self.promised.remove(&learner.peer);
             self.fresh.remove(&learner.peer);
         }
@@ -213,7 +221,7 @@ impl Leading {
         self.outstanding_bytes += bytes;
     }
 
-    /// The log is still needed behind this by a learner that is being synchronised, if there is one.
+    /// Learners that synchronise still need the log behind this zxid; `None` if there are none.
     pub(crate) fn needed(&self) -> Option<Zxid> {
         let from = |l: &Learner| if let Stage::Syncing { from, .. } = l.stage { Some(from) } else { None };
         self.learners.values().filter_map(from).min()
@@ -228,13 +236,14 @@ impl Leading {
         }
     }
 
-    /// How far the best of those has come that could lead in place of this server; `None` if there is none.
+    /// The greatest acknowledged zxid among the servers that could lead in place of this one; `None` if
+    /// there are none.
     pub(crate) fn successor(&self, ensemble: &Ensemble) -> Option<Zxid> {
         let able = |l: &&Learner| l.stage == Stage::Synced && ensemble.weight(l.peer) > 0;
         self.learners.values().filter(able).map(|l| l.acked).max()
     }
 
-    /// The servers that have got as far as `stage` says, this one included.
+    /// The servers whose learner satisfies `stage`, and this server.
     fn peers(&self, me: PeerId, stage: impl Fn(&Learner) -> bool) -> BTreeSet<PeerId> {
         self.learners.values().filter(|l| stage(l)).map(|l| l.peer).chain([me]).collect()
     }
@@ -250,7 +259,7 @@ impl Zab {
         for (conn, (accepted, levels)) in early.into_iter().filter_map(|(conn, e)| Some((conn, e.said?))) {
             self.note_learner_info(conn, accepted, levels);
         }
-        // Only now, so that the epoch is above what each of them has promised.
+        // Only after all of them are known, so that the epoch is above all their promises.
         self.propose_epoch();
     }
 
@@ -258,8 +267,8 @@ impl Zab {
         let voter = self.config.ensemble.is_voter(peer);
         let now = self.now.mono;
         let Role::Leading(leading) = &mut self.role else { return };
-        // Everything that came over an older connection of this peer is in the log by now and nothing more will be
-        // taken from it: the peer relies on this when it decides which of its writes to send again.
+        // All writes from an older connection of this peer are in the log, and the leader takes no more
+        // from it. The peer relies on this when it decides which writes to send again.
         let older: Vec<Conn> =
             leading.learners.iter().filter(|(_, l)| l.peer == peer).map(|(&c, _)| c).collect();
         for conn in older {
@@ -328,7 +337,7 @@ impl Zab {
                 }
             }
             ToLeader::Ack(zxid) => self.on_ack(conn, zxid),
-            // The server that sent it looks for it in the log of the next leader, and sends it again.
+            // The sender looks for the write in the log of the next leader, and sends it again.
             ToLeader::Forward(_) if !orders => {}
             ToLeader::Forward(submissions) => {
                 for s in submissions {
@@ -348,8 +357,9 @@ impl Zab {
             }
             ToLeader::Pong { round, wall_ms } => {
                 leading.clocks.insert(peer, wall_ms.saturating_sub(millis(now)));
-                // A sign of progress, which ends with what there is to send. So a leader waits for the one that it needs
-                // however long that takes, and does not begin from the start again and again.
+                // A sign of progress. The learner sends these only while data arrives, so they end. The
+                // leader therefore waits for a learner that it needs, however long the transfer takes,
+                // and does not restart it again and again.
                 if round == 0 && learner.voter && matches!(learner.stage, Stage::Syncing { .. }) {
                     leading.since = now;
                 }
@@ -439,7 +449,7 @@ impl Zab {
         }
         leading.next_ping = now + self.config.ping_interval;
         leading.round_wanted = true;
-        // S18: a silent learner is dropped, and only that one.
+        // S18: the leader drops a silent learner, and only that one.
         let limit = |l: &Learner| match l.stage {
             Stage::Synced => self.config.sync_limit,
             _ => self.config.init_limit,
@@ -461,8 +471,9 @@ impl Zab {
         silent.into_iter().for_each(|conn| self.drop_learner(conn, "silent for longer than the limit"));
     }
 
-    /// What the wall clocks of voters say: the latest time that a quorum has reached, and the earliest that a quorum has not
-    /// passed, which is not before it. `None` while those of no quorum are known.
+    /// Bounds from the wall clocks of voters: the latest time that a quorum has reached, and the
+    /// earliest time that a quorum has not passed. The second is not before the first. `None` while the
+    /// clocks of no quorum are known.
     pub(crate) fn quorum_clocks(&self) -> Option<(i64, i64)> {
         let Role::Leading(leading) = &self.role else { return None };
         let mono = millis(self.now.mono);

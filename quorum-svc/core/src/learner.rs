@@ -1,4 +1,4 @@
-//! FOLLOWING and OBSERVING: to find the leader, to become its copy, to stay it.
+//! FOLLOWING and OBSERVING: find the leader, copy its log, and stay in sync.
 
 use api::mutants::{Mutant, is_on};
 use api::peer::Damage;
@@ -11,10 +11,12 @@ use crate::{
     zab::{Role, Zab},
 };
 
-/// Wait between two attempts to connect to the leader, which may know a little later than its learners that it leads.
+/// Wait between two attempts to connect. A leader may learn of its election slightly later than its
+/// learners.
 const RECONNECT: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// Why this server does not follow a leader, whose shell says more before it comes to that.
+/// Reason to leave a leader with an unknown level. The shell logs a more detailed message before this
+/// happens.
 const UNKNOWN_LEVEL: &str =
     "the leader is at a feature level that this build does not know; run a version here that does";
 
@@ -25,39 +27,39 @@ pub(crate) struct Following {
     phase: Phase,
     /// Last sign of progress: a message from the leader, or the start.
     heard: Time,
-    /// When the leader was last told that the synchronisation gets on.
+    /// When this server last reported progress of the synchronisation to the leader.
     progress: Time,
-    /// The ensemble of the leader, once it has said so.
+    /// The leader's ensemble; `None` before LEADERINFO.
     ensemble: Option<EnsembleId>,
-    /// As far as the leader said; entries behind the end of the log are committed when they arrive.
+    /// The leader's last reported commit point. Entries that arrive up to it are committed at once.
     leader_commit: Zxid,
     /// The log's durable end grew in this turn.
     ack_due: bool,
     /// Writes for the leader, gathered in this turn.
     forward: Vec<Submission>,
-    /// What the leader was last told of the disks of this server.
+    /// The last report to the leader about the disks of this server.
     disk_told: Room,
-    /// What the leader said of the room that there is for all.
+    /// The leader's last statement about the room for client requests.
     room: Room,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Phase {
-    /// No connection yet; `retry`: when to try again, `None` while an attempt is under way.
+    /// No connection. `retry`: time of the next attempt; `None` while one is under way.
     Connecting { retry: Option<Time> },
     /// Connected, LEARNERINFO sent.
     Discovery { conn: Conn },
     /// The leader's epoch is being made durable.
     Promising { conn: Conn, epoch: Epoch, counts: bool },
-    /// Promised; DIFF, TRUNC or SNAP has to come.
+    /// Promised; waiting for DIFF, TRUNC or SNAP.
     Promised { conn: Conn, epoch: Epoch },
-    /// Entries come.
+    /// Receiving entries.
     Syncing { conn: Conn, epoch: Epoch },
-    /// NEWLEADER came; log and epoch are being made durable.
+    /// NEWLEADER received; log and epoch are being made durable.
     Settling { conn: Conn, epoch: Epoch },
     /// NEWLEADER acknowledged.
     Synced { conn: Conn, epoch: Epoch },
-    /// UPTODATE came.
+    /// UPTODATE received.
     Serving { conn: Conn },
 }
 
@@ -95,8 +97,8 @@ impl Following {
         if self.serving() { config.sync_limit } else { config.init_limit }
     }
 
-    /// Whether the log's durable end may be acknowledged: not before the epoch is durable as well (ZOOKEEPER-4643,
-    /// -4685 tell what happens otherwise).
+    /// Whether the server may acknowledge the log's durable end. It must not before the epoch is
+    /// durable as well: ZOOKEEPER-4643, -4685 describe the consequences.
     fn may_ack(&self) -> bool {
         matches!(self.phase, Phase::Synced { .. } | Phase::Serving { .. })
     }
@@ -156,7 +158,8 @@ impl Zab {
         }
     }
 
-    /// Something long gets on. The leader is told, with the answer to a ping that it never sent.
+    /// A long transfer makes progress. The server reports that to the leader by a pong of round 0,
+    /// which has no ping.
     pub(crate) fn on_progress(&mut self, conn: Conn) {
         let now = self.now.mono;
         let Role::Following(f) = &mut self.role else { return };
@@ -189,7 +192,7 @@ impl Zab {
         }
     }
 
-    /// Errors are the leader's, or of the road to it; they end the connection.
+    /// Errors are faults of the leader or of the connection. They end the connection.
     fn learner_handle(&mut self, conn: Conn, message: ToLearner) -> Result<(), &'static str> {
         let Role::Following(f) = &mut self.role else { return Ok(()) };
         match (message, f.phase) {
@@ -204,7 +207,7 @@ impl Zab {
                 let counts = epoch > self.accepted && !damaged;
                 f.ensemble = Some(ensemble);
                 f.phase = Phase::Promising { conn, epoch, counts };
-                // Also when it was promised before: then this only waits for the disk.
+                // Even if it was promised before: then this only waits for the disk.
                 self.persist_epochs(epoch, self.current);
                 if is_on(Mutant::PromiseBeforeDurable) {
                     self.learner_epochs_persisted();
@@ -222,7 +225,8 @@ impl Zab {
                     return Err("TRUNC to a point that is not in the log");
                 }
                 if to < self.committed {
-                    // A quorum had this on disk, so no leader can lack it; and this leader has a quorum that lacks it.
+                    // A quorum had this entry on disk, so no leader can lack it. But this leader has a
+                    // quorum that lacks it.
                     let text = format!(
                         "the log of this node is cut back to {to} if it follows leader {}, but {} is committed here: what this \
                          node has is not what a quorum has, and either side may have lost acknowledged data. The others go \
@@ -280,7 +284,7 @@ impl Zab {
                 }
                 f.phase = Phase::Settling { conn, epoch };
                 self.last_stamp = self.last_stamp.max(last_stamp);
-                // The log has everything again that it may have lost.
+                // The leader has restored everything that the log may have lost.
                 self.damage = Damage::None;
                 self.suspected = false;
                 // The log first, then the epoch, then the ack: ZOOKEEPER-4643, -4646.
@@ -296,7 +300,7 @@ impl Zab {
                 self.out.push_back(Output::Settled { leader, epoch });
                 self.resume_requests();
             }
-            // It may overtake UPTODATE.
+            // COMMIT may overtake UPTODATE.
             (ToLearner::Commit(zxid), Phase::Synced { .. } | Phase::Serving { .. }) => self.on_commit(zxid),
             (ToLearner::Ping { round, quorum_ms }, _) => {
                 let wall_ms = self.now.wall_ms;
@@ -310,7 +314,7 @@ impl Zab {
             (ToLearner::Confirm(report), Phase::Serving { .. }) => {
                 self.out.push_back(Output::Sign(Sign::Confirmed(report)));
             }
-            // The answer to what the store reported over an older connection.
+            // The answer to a report over an older connection.
             (ToLearner::Confirm(_), Phase::Synced { .. }) => {}
             (ToLearner::Refused { ticket, why }, Phase::Serving { .. }) => {
                 if self.pending.remove(ticket) {
@@ -324,8 +328,8 @@ impl Zab {
         Ok(())
     }
 
-    /// Takes over the leader's ensemble, durably before anything else of it: a log with more than markers says for good which
-    /// ensemble it belongs to.
+    /// Adopts the leader's ensemble, durably before any of its entries: a log with more than markers is
+    /// bound to its ensemble for good.
     fn join_ensemble(&mut self) -> Result<(), &'static str> {
         let Role::Following(f) = &self.role else { return Ok(()) };
         if self.ensemble == f.ensemble || is_on(Mutant::ForeignEnsembleTrusted) && self.ensemble.is_some() {
@@ -365,7 +369,8 @@ impl Zab {
         Ok(())
     }
 
-    /// Whether an entry fits behind the last one. What this build does not know is never appended, and never left out.
+    /// Whether an entry fits behind the last one. An unknown level is an error: the server neither
+    /// appends nor skips such an entry.
     fn check_body(&self, entry: &Entry) -> Result<(), &'static str> {
         let (before, marks) = (self.levels.last(), entry.zxid.counter() == 0);
         let fits = match entry.body {
@@ -439,7 +444,7 @@ impl Zab {
         }
     }
 
-    /// Sends a write to the leader, at the end of this turn.
+    /// Sends a write to the leader at the end of this turn.
     pub(crate) fn forward(&mut self, submission: Submission) {
         if let Role::Following(f) = &mut self.role {
             f.forward.push(submission);
@@ -454,7 +459,8 @@ impl Zab {
         }
     }
 
-    /// Asks the leader for another feature level. The caller gets an error if the leader is lost meanwhile.
+    /// Requests another feature level from the leader. The caller gets an error if the leader is lost
+    /// before the answer.
     pub(crate) fn learner_set_level(&mut self, ticket: Ticket, expected: Level, level: Level) {
         if let Role::Following(f) = &self.role
             && let Phase::Serving { conn } = f.phase

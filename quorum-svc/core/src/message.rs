@@ -1,4 +1,4 @@
-//! What goes into the core and what comes out of it: plain data.
+//! Inputs and outputs of the core: plain data.
 
 use std::time::Duration;
 
@@ -10,73 +10,78 @@ use api::{
     ports::{Candidate, FeedItem, Request, Room, Sign},
 };
 
-/// For [`Config::commit_delay`]: clients of other servers, which did not write this, see it no more than so much later.
+/// Default of [`Config::commit_delay`]. Clients of servers that did not submit a write see it at most
+/// this much later.
 pub const COMMIT_DELAY: Duration = Duration::from_millis(1);
 
-/// What a core is made with.
+/// Parameters of a core.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
     /// This server.
     pub me: PeerId,
     /// All servers.
     pub ensemble: Ensemble,
-    /// The id that this server gives the ensemble if it leads its first epoch: random.
+    /// Random id for the ensemble. The server uses it if it leads the first epoch.
     pub draw: EnsembleId,
-    /// A leader has this long to gather and synchronise a quorum, and a learner this long between signs of progress
-    /// until it is synchronised (ZooKeeper's initLimit).
+    /// Time limit for a leader to gather and synchronise a quorum. Also the longest time between signs
+    /// of progress for a learner that is not yet synchronised (ZooKeeper's initLimit).
     pub init_limit: Duration,
-    /// Leader and learner part after this long without a word (ZooKeeper's syncLimit).
+    /// Leader and learner disconnect after this much silence (ZooKeeper's syncLimit).
     pub sync_limit: Duration,
-    /// How often the leader asks its learners for a sign of life; a small part of `sync_limit`.
+    /// Interval of the leader's pings to its learners; a small part of `sync_limit`.
     pub ping_interval: Duration,
-    /// How long a commit may wait for a proposal that takes it along to a learner, unless a write of that learner is in what is
-    /// committed. Zero: it does not wait.
+    /// Longest time that a commit waits for a proposal to carry it to a learner. A commit that contains
+    /// a write of that learner does not wait. With zero no commit waits.
     pub commit_delay: Duration,
-    /// How long a request waits for a leader before it is refused.
+    /// Longest time that a request waits for a leader. After it the core refuses the request.
     pub park_limit: Duration,
-    /// Requests of this server's store that may be under way; the store is refused what is beyond. On a leader, writes of
-    /// learners are refused while twice as many, its own included, wait for their commit.
+    /// Maximum number of pending requests of this server's store; the core refuses more. A leader
+    /// refuses writes of learners while twice this number of writes, its own included, are not
+    /// committed.
     pub requests_max: usize,
-    /// The same in bytes of payload, of what waits already: one more payload may come on top. No payload may be larger.
+    /// The same limit in bytes of pending payload. The check counts only earlier payloads, so one more
+    /// may exceed the limit. No single payload may be larger.
     pub request_bytes_max: usize,
     /// The feature levels that this build knows.
     pub levels: Levels,
-    /// The greatest counter of an epoch; the next write opens a new one. `u32::MAX`, but in tests of just that.
+    /// Greatest counter of an epoch; the write after it opens a new epoch. `u32::MAX` except in tests
+    /// of this limit.
     pub counter_max: u32,
 }
 
-/// What the server found on its disk.
+/// State that the server found on its disk.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
 pub struct Durable {
-    /// The greatest epoch that it promised to a leader.
+    /// Greatest epoch that the server promised to a leader.
     pub accepted_epoch: Epoch,
-    /// The epoch of the leader that it last synchronised with.
+    /// Epoch of the last leader that the server synchronised with.
     pub current_epoch: Epoch,
-    /// The ensemble that it belongs to; `None` before its first synchronisation.
+    /// Ensemble of the server; `None` before its first synchronisation.
     pub ensemble: Option<EnsembleId>,
-    /// What its log contains.
+    /// Content of its log.
     pub history: History,
     /// The feature levels along the log.
     pub levels: LevelHistory,
-    /// The last entry that it was told to be committed, as far as it has noted that.
+    /// Last entry that the server knew to be committed when it last stored its epochs.
     pub committed: Zxid,
     /// The newest snapshot, if there is one.
     pub snapshot: Option<Zxid>,
     /// As in [`Input::SnapshotSaved`].
     pub snap_before: Zxid,
-    /// The time of the last entry that it has had, in the log or replaced by a snapshot.
+    /// Stamp of the last entry that the server ever had, in the log or below a snapshot.
     pub last_stamp: Stamp,
-    /// What it has lost, if it has not synchronised since. With anything it does not stand for election and its promise proves
-    /// nothing, until a leader has given it everything again.
+    /// Data that the server has lost and no leader has restored yet. With any damage the server does
+    /// not stand for election, and its promise proves nothing.
     pub damage: Damage,
 }
 
-/// One connection between a learner and a leader, numbered by the shell; never used twice while the server runs. What
-/// arrives from an older connection of the same peer is told apart by it.
+/// One connection between a learner and a leader. The shell numbers connections and never reuses a
+/// number while the server runs. So the core can tell late messages of an older connection of the same
+/// peer from current ones.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Conn(pub u64);
 
-/// What happened.
+/// An event.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Input {
     /// [`Output::Elect`] found a leader.
@@ -84,7 +89,7 @@ pub enum Input {
         /// It may be this server.
         leader: PeerId,
     },
-    /// Another server connected to learn from this one.
+    /// Another server connected as a learner.
     LearnerConnected {
         /// The new connection.
         conn: Conn,
@@ -95,7 +100,7 @@ pub enum Input {
     LeaderConnected {
         /// The new connection.
         conn: Conn,
-        /// The server at its other end: it tells the answer to an earlier attempt apart.
+        /// The server at its other end. The core uses it to recognise the result of an earlier attempt.
         leader: PeerId,
     },
     /// [`Output::Connect`] failed.
@@ -103,28 +108,29 @@ pub enum Input {
         /// The server that was dialled, as in `LeaderConnected`.
         leader: PeerId,
     },
-    /// A connection ended, at whichever side.
+    /// A connection ended, on either side.
     Disconnected {
-        /// Which one; stale numbers are ignored.
+        /// The connection; the core ignores stale numbers.
         conn: Conn,
     },
-    /// A learner said something.
+    /// A learner sent a message.
     FromLearner {
-        /// On which connection.
+        /// The connection.
         conn: Conn,
-        /// What.
+        /// The message.
         message: ToLeader,
     },
-    /// The leader said something.
+    /// The leader sent a message.
     FromLeader {
-        /// On which connection.
+        /// The connection.
         conn: Conn,
-        /// What.
+        /// The message.
         message: ToLearner,
     },
-    /// A piece of a snapshot, or of a large message, arrived from the leader, or it is written out (a sign of life).
+    /// A piece of a snapshot or of a large message arrived from the leader, or was written to disk. A
+    /// sign of progress.
     SnapshotProgress {
-        /// On which connection.
+        /// The connection.
         conn: Conn,
     },
     /// The log is durable up to here.
@@ -138,70 +144,75 @@ pub enum Input {
     EpochsPersisted,
     /// [`Output::InstallSnapshot`] is done, durably.
     SnapshotInstalled,
-    /// The store's own snapshot at `zxid` is durable and verified, and the log need not reach back behind `purge_to`.
+    /// The store's own snapshot at `zxid` is durable and verified. The log may begin behind `purge_to`.
     SnapshotSaved {
-        /// The state is exactly this.
+        /// The exact zxid of the state.
         zxid: Zxid,
-        /// At most the snapshot before it.
+        /// At most the zxid of the previous snapshot.
         purge_to: Option<Zxid>,
-        /// Behind this, more of the log stays for a learner that is being synchronised and still needs it. What is before goes all
-        /// the same, so that a slow one does not fill the disk: it is cut off, and gets this snapshot.
+        /// The purge keeps entries behind this zxid while a learner that synchronises still needs them.
+        /// It removes older entries in any case, so that a slow learner does not fill the disk. The
+        /// leader then drops that learner, and the learner gets this snapshot.
         hold_from: Zxid,
-        /// A learner whose log parts from ours before this is better served with the snapshot than with all entries up to
-        /// it. `Zxid::ZERO`: never, while the log has the entries.
+        /// A learner whose log diverges from ours before this zxid gets the snapshot, because it costs
+        /// less than the entries. `Zxid::ZERO`: the leader sends entries as long as the log has them.
         snap_before: Zxid,
     },
-    /// The snapshots changed by themselves: one was found damaged.
+    /// The set of snapshots changed without a new snapshot: one is damaged.
     SnapshotsLeft {
-        /// The newest sound one.
+        /// The newest sound snapshot.
         newest: Option<Zxid>,
     },
-    /// Below `base` the log is gone, as [`Output::Purge`] asked; whole segments go, so it may be less than asked.
+    /// The log is purged up to `base` after [`Output::Purge`]. The log removes whole segments, so
+    /// `base` may be below the requested zxid.
     Purged {
-        /// The last zxid before what is left.
+        /// The zxid before the first remaining entry.
         base: Zxid,
     },
-    /// The store asks.
+    /// Requests of the store.
     Requests(Vec<Request>),
-    /// The store of this server has a state. Only what is committed gets into one, so it tells a server that was restarted
-    /// what must not be cut off its log: by an ensemble that was started anew without this server's data, say.
+    /// The store of this server attached with a state. A state contains only committed entries. So
+    /// after a restart it protects these entries from truncation, for example by an ensemble that was
+    /// started anew without this server's data.
     StoreAttached {
         /// The last zxid in the state.
         applied: Zxid,
     },
-    /// Others have met this server in an incarnation that its directory does not know: that is an older copy, or a new one, so
-    /// entries and promises are lost, and it did not know. It looks anew, as one that is [damaged](Durable::damage).
+    /// Other servers have met an incarnation of this server that its directory does not know. The
+    /// directory is an older copy or a new one, so it lacks entries and promises. The server starts a
+    /// new election as a [damaged](Durable::damage) server.
     RolledBack {
-        /// Whether to note it durably. If not, it is forgotten when the process ends.
+        /// Store the damage durably. If false, the server forgets it when the process ends.
         note: bool,
     },
-    /// How much room there is on the disks of this server. Until it is told, enough.
+    /// Free space on the disks of this server. `Ample` until the first such input.
     Disk(Room),
-    /// This server is about to stop: the servers that it leads shall have another leader first. Answered by [`Output::Left`].
+    /// This server is about to stop. It first hands leadership over to another server. Answered by
+    /// [`Output::Left`].
     Leave,
-    /// An operator asks for another feature level. Answered by [`Output::LevelSet`].
+    /// An operator requests another feature level. Answered by [`Output::LevelSet`].
     SetLevel {
-        /// The asker's number; never used twice while the server runs.
+        /// Number of the request; never reused while the server runs.
         ticket: Ticket,
-        /// At which the ensemble has to be.
+        /// The present level of the ensemble, as the operator expects it.
         expected: Level,
-        /// To which it shall go.
+        /// The requested level.
         level: Level,
     },
     /// The time of [`Zab::next_timeout`](crate::Zab::next_timeout) has come.
     Timeout,
 }
 
-/// What to do, in this order.
+/// An action. The shell carries out actions in their order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Output {
-    /// Look for a leader; `None`: this server must not or does not want to lead.
+    /// Find a leader. `None`: this server does not stand for election.
     Elect(Option<Candidate>),
-    /// Tell the election that this server has settled.
+    /// Report to the election that this server has settled.
     Settled {
         /// The leader that it follows, or itself.
         leader: PeerId,
-        /// In which epoch.
+        /// The epoch of that leader.
         epoch: Epoch,
     },
     /// Connect to the leader; answered by `LeaderConnected` or `ConnectFailed`.
@@ -209,53 +220,54 @@ pub enum Output {
         /// The server to dial.
         leader: PeerId,
     },
-    /// End a connection. No `Disconnected` is awaited.
+    /// End a connection. The core expects no `Disconnected` for it.
     Disconnect {
-        /// Which one.
+        /// The connection.
         conn: Conn,
         /// For the log of both sides.
         why: &'static str,
     },
-    /// Send to the leader.
+    /// Send a message to the leader.
     ToLeader {
-        /// On this connection.
+        /// The connection.
         conn: Conn,
-        /// This.
+        /// The message.
         message: ToLeader,
     },
-    /// Send to a learner.
+    /// Send a message to a learner.
     ToLearner {
-        /// On this connection.
+        /// The connection.
         conn: Conn,
-        /// This.
+        /// The message.
         message: ToLearner,
     },
-    /// Send the entries with `after < zxid <= upto` to a learner, as [`ToLearner::Propose`] in as many messages as is
-    /// handy. They are in the log (or in an `Append` that came out before).
+    /// Send the entries with `after < zxid <= upto` to a learner in any number of
+    /// [`ToLearner::Propose`] messages. The entries are in the log or in an earlier `Append`.
     Replicate {
-        /// On this connection.
+        /// The connection.
         conn: Conn,
-        /// Behind this one.
+        /// The zxid before the first entry.
         after: Zxid,
-        /// Up to this one.
+        /// The last entry.
         upto: Zxid,
-        /// To be said with the first of the messages.
+        /// Commit point for the first of the messages.
         commit: Option<Zxid>,
     },
-    /// Send [`ToLearner::Snap`] and this state to a learner.
+    /// Send [`ToLearner::Snap`] and this snapshot to a learner.
     SendSnapshot {
-        /// On this connection.
+        /// The connection.
         conn: Conn,
-        /// A snapshot that exists.
+        /// An existing snapshot.
         zxid: Zxid,
     },
-    /// Append to the log; `Persisted` follows once durable. Several may be made durable together.
+    /// Append to the log; `Persisted` follows once the entries are durable. One `Persisted` may answer
+    /// several appends.
     Append(Vec<Entry>),
-    /// Make everything appended so far durable, then these, atomically.
+    /// Make all earlier appends durable, then store these values atomically.
     PersistEpochs {
-        /// Promised.
+        /// The promised epoch.
         accepted: Epoch,
-        /// Synchronised.
+        /// The synchronised epoch.
         current: Epoch,
         /// As [`Durable::damage`].
         damage: Damage,
@@ -263,44 +275,44 @@ pub enum Output {
         ensemble: Option<EnsembleId>,
         /// As [`Durable::committed`].
         committed: Zxid,
-        /// As [`Durable::last_stamp`]: a snapshot does not tell it.
+        /// As [`Durable::last_stamp`]: a snapshot does not contain it.
         last_stamp: Stamp,
     },
     /// Remove all entries behind `to` from the log, durably.
     Truncate {
-        /// The last one that stays.
+        /// The last remaining entry.
         to: Zxid,
     },
-    /// The log starts anew behind the snapshot that was received.
+    /// Start the log anew behind the received snapshot.
     InstallSnapshot {
-        /// Of this zxid.
+        /// Zxid of the snapshot.
         zxid: Zxid,
-        /// The feature level there.
+        /// Feature level of the snapshot.
         level: Level,
     },
-    /// Entries up to here may be removed from the log.
+    /// The log may remove entries up to here.
     Purge {
-        /// A durable snapshot covers it.
+        /// A durable snapshot covers this zxid.
         upto: Zxid,
     },
-    /// Entries up to here are committed and durable here: the store may have them.
+    /// Entries up to here are committed and durable on this server. The store may read them.
     Committed {
         /// Last such entry.
         upto: Zxid,
     },
-    /// Tell the store, behind everything that was said before.
+    /// Pass this item to the store behind all earlier items.
     Tell(FeedItem),
-    /// Tell the store, at once: this stands in no order with what else it is told.
+    /// Pass this sign to the store at once. Signs have no order with other items.
     Sign(Sign),
     /// Answer to [`Input::SetLevel`].
     LevelSet {
-        /// From the question.
+        /// From the request.
         ticket: Ticket,
-        /// The level, once that is committed.
+        /// The level once it is committed, or the reason of the refusal.
         result: Result<Level, LevelRefusal>,
     },
-    /// [`Input::Leave`] is done: no server depends on this one any more, or none could take over from it.
+    /// [`Input::Leave`] is done: no server depends on this one any more, or none can take over.
     Left,
-    /// An invariant of ours or of the ensemble is broken: stop the node with this message.
+    /// An invariant of this server or of the ensemble is broken: stop the node with this message.
     Fatal(String),
 }

@@ -1,4 +1,4 @@
-//! Writes of this server's own store between their submission and their commit.
+//! Writes of this server's store between submission and commit.
 
 use std::collections::VecDeque;
 
@@ -8,12 +8,12 @@ use bytes::Bytes;
 
 use crate::Submission;
 
-/// Holds each write until it is known to be committed, so that an election loses none and repeats none: when a new
-/// leader has been synchronised with, a write either stands in the common log (and will be committed) or certainly
-/// stands nowhere (and is sent again).
+/// Holds each write until it is known to be committed, so that an election neither loses nor repeats
+/// one. After synchronisation with a new leader a write is either in the common log, and will be
+/// committed, or in no log, and is sent again.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Pending {
-    /// Ascending tickets; those with `logged` come first and their zxids ascend.
+    /// Ascending tickets. Items with `logged` come first, and their zxids ascend.
     items: VecDeque<Item>,
     bytes: usize,
 }
@@ -24,9 +24,9 @@ struct Item {
     payload: Bytes,
     trace: Trace,
     since: Time,
-    /// Whether any leader may have seen it. A write that no leader saw can be refused.
+    /// A leader may have seen the write. Only a write that no leader saw can be refused.
     sent: bool,
-    /// Where it stands in this server's log.
+    /// Position in this server's log.
     logged: Option<Zxid>,
 }
 
@@ -39,7 +39,7 @@ impl Pending {
         self.bytes
     }
 
-    /// False if the ticket does not ascend: an error of the store.
+    /// Returns false if the ticket does not ascend: an error of the store.
     #[must_use]
     pub(crate) fn push(&mut self, submission: Submission, since: Time) -> bool {
         let Submission { ticket, payload, trace } = submission;
@@ -51,7 +51,7 @@ impl Pending {
         true
     }
 
-    /// The log has an entry of ours.
+    /// Records the position of a write in the log.
     pub(crate) fn logged(&mut self, ticket: Ticket, zxid: Zxid) {
         if let Ok(i) = self.items.binary_search_by_key(&ticket, |item| item.ticket) {
             self.items[i].logged = Some(zxid);
@@ -59,7 +59,7 @@ impl Pending {
         }
     }
 
-    /// Everything up to here is committed; such writes are done.
+    /// Removes the writes up to `upto`: they are committed.
     pub(crate) fn committed(&mut self, upto: Zxid) {
         while self.items.front().is_some_and(|item| item.logged.is_some_and(|z| z <= upto)) {
             if let Some(item) = self.items.pop_front() {
@@ -68,7 +68,7 @@ impl Pending {
         }
     }
 
-    /// The log was cut behind `to`.
+    /// Handles a log that was cut behind `to`.
     pub(crate) fn truncated(&mut self, to: Zxid) {
         for item in &mut self.items {
             if item.logged.is_some_and(|z| z > to) {
@@ -77,8 +77,9 @@ impl Pending {
         }
     }
 
-    /// Gives up what stands in no log although something behind it does: a leader takes writes in their order, so it
-    /// refused these, and its word was lost with the connection. To send them again would let them overtake.
+    /// Removes writes that are in no log although a later write is in the log. A leader orders the
+    /// writes of a server by ticket. So it refused these, and its refusal was lost with the connection.
+    /// If they were sent again, they would come behind later writes.
     pub(crate) fn take_overtaken(&mut self) -> Vec<Ticket> {
         let Some(last) = self.items.iter().rposition(|item| item.logged.is_some()) else { return Vec::new() };
         let overtaken: Vec<Ticket> =
@@ -89,7 +90,7 @@ impl Pending {
         overtaken
     }
 
-    /// What has to be sent to a leader now that it is known what the log contains.
+    /// The writes to send to a leader, once the log's content is settled.
     pub(crate) fn unlogged(&mut self) -> Vec<Submission> {
         self.items
             .iter_mut()
@@ -101,14 +102,14 @@ impl Pending {
             .collect()
     }
 
-    /// What was pushed last is on its way.
+    /// Marks the last pushed write as sent.
     pub(crate) fn mark_last_sent(&mut self) {
         if let Some(item) = self.items.back_mut() {
             item.sent = true;
         }
     }
 
-    /// Gives one up. False if it was not there.
+    /// Removes one write. Returns false if there was none.
     pub(crate) fn remove(&mut self, ticket: Ticket) -> bool {
         let Ok(i) = self.items.binary_search_by_key(&ticket, |item| item.ticket) else { return false };
         if let Some(item) = self.items.remove(i) {
@@ -117,7 +118,7 @@ impl Pending {
         true
     }
 
-    /// Gives up what no leader has seen and what has waited since `since` or longer.
+    /// Removes the writes that no leader has seen and that have waited since `since` or longer.
     pub(crate) fn take_unsent(&mut self, since: Time) -> Vec<Ticket> {
         let (gone, kept): (VecDeque<Item>, VecDeque<Item>) = std::mem::take(&mut self.items)
             .into_iter()
@@ -127,12 +128,12 @@ impl Pending {
         gone.into_iter().map(|item| item.ticket).collect()
     }
 
-    /// When the write that no leader has seen and that waits longest began to wait.
+    /// Start of the longest wait among writes that no leader has seen.
     pub(crate) fn oldest_unsent(&self) -> Option<Time> {
         self.items.iter().find(|item| !item.sent).map(|item| item.since)
     }
 
-    /// Gives all up.
+    /// Removes all writes.
     pub(crate) fn take_all(&mut self) -> Vec<Ticket> {
         self.bytes = 0;
         std::mem::take(&mut self.items).into_iter().map(|item| item.ticket).collect()

@@ -1,4 +1,4 @@
-//! What holds in every role, and the way from one role to the next.
+//! State and behaviour of all roles, and the transitions between roles.
 
 mod log;
 mod requests;
@@ -20,72 +20,76 @@ use crate::{
     Config, Conn, Durable, Input, Output, ToLeader, leader::Leading, learner::Following, pending::Pending,
 };
 
-/// So far the time of the log may be ahead of the clocks of a quorum before it steps back to them, and a server's clock beside
-/// those of a quorum before it is called wrong, in milliseconds.
+/// Clock tolerance in milliseconds. The time of the log returns to the clocks of a quorum if it is
+/// further ahead of them. A server's clock is reported as wrong if it differs more from those of a
+/// quorum.
 pub const CLOCK_BOUND_MS: i64 = 10_000;
 
-/// So many may wait for a change of the feature level on one server.
+/// Maximum number of pending feature-level changes on one server.
 const LEVEL_ASKS: usize = 16;
 
 /// The quorum part of one server. See the [crate] documentation.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Zab {
     pub(crate) config: Config,
-    /// Promised and synchronised epochs, as durable or about to be: `current <= accepted`.
+    /// Promised and synchronised epochs, durable or being written: `current <= accepted`.
     pub(crate) accepted: Epoch,
     pub(crate) current: Epoch,
-    /// As [`Durable::damage`], or about to be.
+    /// As [`Durable::damage`], durable or being written.
     pub(crate) damage: Damage,
-    /// Others say that this server has lost something. It acts so, but has not noted it.
+    /// Other servers report that this server has lost data. It acts as damaged, but has not stored
+    /// that.
     pub(crate) suspected: bool,
-    /// As [`Durable::ensemble`], or about to be.
+    /// As [`Durable::ensemble`], durable or being written.
     pub(crate) ensemble: Option<EnsembleId>,
     leaving: Leaving,
     /// Everything appended, durable or not.
     pub(crate) history: History,
-    /// The feature levels along it.
+    /// The feature levels along the log.
     pub(crate) levels: LevelHistory,
-    /// Requests for another level without an answer; at most [`LEVEL_ASKS`].
+    /// Pending feature-level changes; at most [`LEVEL_ASKS`].
     pub(crate) level_asks: Vec<Ticket>,
-    /// Last durable entry; what is behind it must not be acknowledged.
+    /// Last durable entry; the server must not acknowledge later ones.
     pub(crate) durable: Zxid,
     /// Last entry known to be committed; `committed <= history.last()`.
     pub(crate) committed: Zxid,
-    /// What the store was told; `delivered <= min(committed, durable)`.
+    /// Last entry passed to the store; `delivered <= min(committed, durable)`.
     pub(crate) delivered: Zxid,
     /// Newest durable snapshot, for learners that are too far behind.
     pub(crate) snapshot: Option<Zxid>,
-    /// Learners that end before this get it although the log has what they lack.
+    /// Learners whose log ends before this zxid get the snapshot even if the log has their missing
+    /// entries.
     pub(crate) snap_before: Zxid,
-    /// Since when the disk has stood still here, at which entry, although others have made durable and committed what is
-    /// behind it.
+    /// Last durable entry and the time since when it has not moved, although later entries are
+    /// committed by others.
     stuck: Option<(Zxid, Time)>,
-    /// As [`Input::Disk`] said last.
+    /// Value of the last [`Input::Disk`].
     pub(crate) disk: Room,
-    /// Operations on the disk that have not been reported done, besides appends.
+    /// Unfinished operations on the disk, without appends.
     pub(crate) disk_ops: u32,
-    /// Those of them that write epochs.
+    /// How many of `disk_ops` write epochs.
     epoch_writes: u32,
     pub(crate) pending: Pending,
     barriers: Barriers,
     pub(crate) role: Role,
-    /// Learners that connected before this server knew that it leads, and their accepted epochs if these came already.
+    /// Learners that connected before this server knew that it leads, and their accepted epochs if
+    /// these have arrived.
     pub(crate) early: BTreeMap<Conn, Early>,
-    /// Appended in this turn; leaves as one output.
+    /// Entries appended in this turn; they leave as one output.
     pub(crate) append: Vec<Entry>,
-    /// Of the last entry, known from the log or by hearsay; the stamps of a leader continue from here.
+    /// Stamp of the last entry, from the log or reported by others. A leader's stamps continue from it.
     pub(crate) last_stamp: Stamp,
-    /// How far this server's wall clock is ahead of those of a quorum, as far as known.
+    /// Lead of this server's wall clock over the clocks of a quorum; `None` while unknown.
     pub(crate) clock_offset_ms: Option<i64>,
     told: QuorumStatus,
     pub(crate) out: VecDeque<Output>,
     pub(crate) now: Now,
 }
 
-/// The part a server plays, with the state that exists only in it.
+/// The role of a server, with the state of that role.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Role {
-    /// Without a leader. `asked`: the election is on (it has to wait until the disk is idle).
+    /// No leader. `asked`: the election runs. It starts only when the disk is idle.
     Looking {
         asked: bool,
     },
@@ -93,13 +97,13 @@ pub(crate) enum Role {
     Following(Following),
 }
 
-/// How far this server is with [`Input::Leave`].
+/// Progress of [`Input::Leave`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Leaving {
     No,
-    /// A leader takes no more writes and waits until another server has everything.
+    /// A leader accepts no more writes and waits until another server has the whole log.
     Asked,
-    /// It votes for its successor and then follows it.
+    /// The server votes for its successor and then follows it.
     HandedOver,
     Done,
 }
@@ -107,21 +111,21 @@ enum Leaving {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Early {
     pub(crate) peer: PeerId,
-    /// Its accepted epoch, and the feature levels that it knows.
+    /// The learner's accepted epoch and its known feature levels.
     pub(crate) said: Option<(Epoch, Levels)>,
 }
 
 /// Barriers of this server's store.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
 struct Barriers {
-    /// No leader has answered yet; by ticket, since when.
+    /// Barriers without an answer of a leader, and when each began.
     unanswered: BTreeMap<Ticket, Time>,
-    /// To be told once the store has everything up to the zxid.
+    /// Answered barriers. Each is released once the store has everything up to its zxid.
     answered: Vec<(Zxid, Ticket)>,
 }
 
 impl Zab {
-    /// A server as it comes up. It begins to look for a leader at once.
+    /// Creates a server after a start. It starts an election at once.
     #[must_use]
     pub fn new(config: Config, durable: Durable) -> Zab {
         let base = durable.history.base();
@@ -138,7 +142,7 @@ impl Zab {
             durable: durable.history.last(),
             committed,
             delivered: base,
-            // One that was received, while the log was not yet put on it, is of no use to anybody.
+            // A received snapshot that the log does not stand on yet is useless.
             snapshot: durable.snapshot.filter(|&s| durable.history.contains(s)),
             snap_before: durable.snap_before,
             history: durable.history,
@@ -162,8 +166,8 @@ impl Zab {
         }
     }
 
-    /// Takes in what happened. Outputs may be left until several inputs are in: the more inputs, the larger the
-    /// batches that come out.
+    /// Processes one input. The caller may collect outputs after several inputs: more inputs give
+    /// larger batches.
     pub fn handle(&mut self, now: Now, input: Input) {
         self.now = now;
         match input {
@@ -183,7 +187,7 @@ impl Zab {
             Input::EpochsPersisted => {
                 self.disk_ops -= 1;
                 self.epoch_writes -= 1;
-                // Only the last one says all that was to be written.
+                // Only the last write contains all current values.
                 match &self.role {
                     _ if self.epoch_writes > 0 => {}
                     Role::Leading(_) => self.leader_epochs_persisted(),
@@ -217,7 +221,7 @@ impl Zab {
             }
             Input::Requests(requests) => requests.into_iter().for_each(|r| self.on_request(r)),
             Input::StoreAttached { applied } => {
-                // What a damaged log has lost is not in it, and comes back from the leader.
+                // Lost entries of a damaged log are not in it. The leader sends them again.
                 if self.history.contains(applied) && applied <= self.durable {
                     self.committed = self.committed.max(applied);
                 }
@@ -235,7 +239,7 @@ impl Zab {
         self.on_time();
     }
 
-    /// What to do next, if anything. To be called until `None` after one or several inputs, before waiting.
+    /// Returns the next action, if any. After one or several inputs, call it until it returns `None`.
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.out.is_empty() {
             self.flush();
@@ -243,7 +247,7 @@ impl Zab {
         self.out.pop_front()
     }
 
-    /// When to send [`Input::Timeout`], unless something else happens before.
+    /// Time of the next [`Input::Timeout`], unless another input comes before.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
         let role = match &self.role {
@@ -251,7 +255,7 @@ impl Zab {
             Role::Leading(leading) => Some(leading.next_timeout(&self.config)),
             Role::Following(following) => Some(following.next_timeout(&self.config)),
         };
-        // While the server serves, nothing is parked: everything has been sent.
+        // A serving server has sent all requests, so none is parked.
         let parked = match self.serving() {
             true => None,
             false => self
@@ -265,7 +269,7 @@ impl Zab {
         role.into_iter().chain(parked).min()
     }
 
-    /// Where this server stands.
+    /// Status of this server.
     #[must_use]
     pub fn status(&self) -> QuorumStatus {
         let role = match &self.role {
@@ -292,7 +296,8 @@ impl Zab {
         }
     }
 
-    /// What clients may ask for: on a leader by the disks of a quorum, else as the leader has said.
+    /// The room for client requests: a leader derives it from the disks of a quorum, others take the
+    /// leader's value.
     fn room(&self) -> Room {
         match &self.role {
             Role::Looking { .. } => Room::Ample,
@@ -301,39 +306,40 @@ impl Zab {
         }
     }
 
-    /// What this server says to others of the ensemble that it belongs to.
+    /// Statement about this server's ensemble for other servers.
     #[must_use]
     pub fn standing(&self) -> Standing {
         let known = Standing::new(self.ensemble, self.current, &self.history, self.damage.is_some());
         Standing { level: self.levels.last(), ..known }
     }
 
-    /// The feature level that is committed, as far as this server knows; `None` before its first synchronisation.
+    /// The last feature level that this server knows to be committed; `None` before its first
+    /// synchronisation.
     #[must_use]
     pub fn level(&self) -> Option<Level> {
         self.levels.at(self.committed)
     }
 
-    /// What this server has lost, as far as it knows or others say.
+    /// Lost data of this server, as it knows or as others report.
     #[must_use]
     pub fn damage(&self) -> Damage {
         if self.suspected { Damage::Directory } else { self.damage }
     }
 
-    /// Writes of this server's own store that are not known to be committed, and their bytes. While the server does not
-    /// serve they wait for a leader.
+    /// Number and bytes of this store's writes that are not known to be committed. While the server
+    /// does not serve, they wait for a leader.
     #[must_use]
     pub fn pending_writes(&self) -> (usize, usize) {
         (self.pending.len(), self.pending.bytes())
     }
 
-    /// How far this server's wall clock is ahead of those of a quorum, in milliseconds; `None` while that is not known.
+    /// Lead of this server's wall clock over those of a quorum, in milliseconds; `None` while unknown.
     #[must_use]
     pub fn clock_offset_ms(&self) -> Option<i64> {
         self.clock_offset_ms
     }
 
-    /// What the log contains, including what is not durable yet.
+    /// Content of the log, including entries that are not durable yet.
     #[must_use]
     pub fn history(&self) -> &History {
         &self.history
@@ -370,7 +376,7 @@ impl Zab {
             return;
         }
         if leader == self.config.me && self.damage().is_some() {
-            // It did not stand. The next election gives another answer.
+            // It did not stand for election. The next election has another result.
             self.role = Role::Looking { asked: false };
         } else if leader == self.config.me {
             self.become_leader();
@@ -400,10 +406,10 @@ impl Zab {
         }
     }
 
-    /// The promises and acks of this server so far are worth nothing.
+    /// Invalidates all earlier promises and acks of this server.
     pub(crate) fn act_as_damaged(&mut self, why: &'static str) {
         self.look(why);
-        // Also if it looks already: it stands no more.
+        // Also in LOOKING: the server withdraws its candidacy.
         self.role = Role::Looking { asked: false };
         let early = std::mem::take(&mut self.early).into_keys();
         self.out.extend(early.map(|conn| Output::Disconnect { conn, why }));
@@ -425,19 +431,20 @@ impl Zab {
 
     fn on_learner_connected(&mut self, conn: Conn, peer: PeerId) {
         if peer == self.config.me || self.config.ensemble.membership(peer).is_none() {
-            // The shell checks this as well; here a quorum depends on it.
+            // The shell checks this as well, but here a quorum depends on it.
             self.out.push_back(Output::Disconnect { conn, why: "not another member of the ensemble" });
             return;
         }
         match &self.role {
             Role::Leading(_) => self.add_learner(conn, peer),
             Role::Looking { asked } if !asked || !self.stands() => {
-                // Not elected in the search that is on, but by what was still said of this server's last reign. To let it wait
-                // for another one, which may not come, would keep it from looking for a leader until its time is up.
+                // The peer follows an old statement about this server's last reign, not the running
+                // election. If the connection stayed open, the peer would wait for another reign that
+                // may not come, until its time limit.
                 self.out.push_back(Output::Disconnect { conn, why: "this server leads no more" });
             }
             Role::Looking { .. } => {
-                // The newest connection of a peer is the one that counts.
+                // Only the newest connection of a peer counts.
                 let older: Vec<Conn> =
                     self.early.iter().filter(|(_, e)| e.peer == peer).map(|(&conn, _)| conn).collect();
                 for conn in older {
@@ -478,9 +485,10 @@ impl Zab {
         }
     }
 
-    /// A server whose disk hangs is of no use to its clients, and as a leader it would soon refuse all writes: nothing that
-    /// it orders comes to an end. Others have faster disks, or nothing could be committed that is not durable here; where
-    /// all are slow, to look for another leader would only make it worse.
+    /// Gives up the role if the disk hangs. Such a server is useless to its clients, and as a leader it
+    /// would soon refuse all writes, because none of its own appends ends. `committed > durable` shows
+    /// that other servers have faster disks. If all disks are slow, a new election would only make it
+    /// worse.
     fn watch_disk(&mut self) {
         let now = self.now.mono;
         self.stuck = match self.stuck {

@@ -1,5 +1,5 @@
-//! Small files for people and programs: a line with kind and version, lines of a key and a value, and a
-//! checksum.
+//! Small text files for people and programs: a line with kind and version, lines with a key and a
+//! value, and a checksum.
 //!
 //! ```text
 //! quorate epochs 3
@@ -10,12 +10,12 @@
 //!
 //! The checksum is the CRC-32C of all lines before it, in hex.
 
-/// Why such a file cannot be read.
+/// The reason why such a file is unreadable.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum BadText {
     /// Another version.
     Version(String),
-    /// Changed by something else than this program.
+    /// Its content does not match its checksum or its form.
     Damaged,
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn encode(kind: &str, values: &[(&str, &str)]) -> String {
     text
 }
 
-/// The values of exactly these keys in this order.
+/// The values of exactly these keys, in this order.
 pub(crate) fn decode<const N: usize>(
     kind: &str,
     words: [&str; N],
@@ -57,7 +57,7 @@ pub(crate) fn decode<const N: usize>(
 
 /// The version of all these files.
 pub(crate) const VERSION: &str = "3";
-/// How the last line begins.
+/// The beginning of the last line.
 const CRC: &str = "crc32c ";
 
 #[cfg(test)]

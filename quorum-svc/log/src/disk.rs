@@ -6,11 +6,11 @@ use api::mutants::{Mutant, is_on};
 
 use crate::reserve;
 
-/// A disk with files and directories: the only way in which this crate reaches the outside world.
+/// A disk with files and directories. This crate reaches the outside world only through it.
 ///
-/// Written data is safe from a crash only after [`DiskFile::sync_data`] or [`DiskFile::sync_all`]; a created,
-/// renamed or removed name only after [`Disk::sync_dir`] of its directory. Without these, each part of it may
-/// survive or not, in any order.
+/// Written data survives a crash only after [`DiskFile::sync_data`] or [`DiskFile::sync_all`]. A
+/// created, renamed or removed name survives only after [`Disk::sync_dir`] of its directory. Without
+/// these calls each change may survive or not, in any order.
 pub trait Disk: Send + Sync + 'static {
     /// Creates one directory whose parent exists; no error if it exists already.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
@@ -36,10 +36,10 @@ pub trait Disk: Send + Sync + 'static {
     /// Removes a file. Open handles can still read it.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// How much space there is on the file system of a file or directory that exists.
+    /// The space of the file system of an existing file or directory.
     fn space(&self, path: &Path) -> io::Result<Space>;
 
-    /// Takes the exclusive advisory lock of a file without waiting, and creates the file if need be. The
+    /// Takes the exclusive advisory lock of a file without waiting, and creates the file if needed. The
     /// error has the kind [`io::ErrorKind::WouldBlock`] if another process holds the lock.
     fn lock(&self, path: &Path) -> io::Result<DiskLock>;
 }
@@ -49,7 +49,7 @@ pub trait Disk: Send + Sync + 'static {
 pub struct Space {
     /// Bytes that this process may still write.
     pub free: u64,
-    /// The whole.
+    /// Size of the file system.
     pub total: u64,
 }
 
@@ -59,7 +59,7 @@ pub trait DiskFile: Send + Sync {
     /// the end.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Writes all of `data` at a position. After an error any part of it may have been written.
+    /// Writes all of `data` at a position. After an error any part of it may be written.
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
 
     /// Makes contents durable, and the metadata needed to read them (fdatasync).
@@ -68,18 +68,19 @@ pub trait DiskFile: Send + Sync {
     /// Makes contents and length durable (fsync).
     fn sync_all(&self) -> io::Result<()>;
 
-    /// Lengthens the file to `len`, never shortens it. The new part reads as zeros, and writing into it cannot fail for
-    /// lack of space where the file system can promise that.
+    /// Lengthens the file to `len`, never shortens it. The new part reads as zeros. Writes into it
+    /// cannot fail for lack of space, if the file system can promise that.
     fn allocate(&self, len: u64) -> io::Result<()>;
 
-    /// Shortens or lengthens the file. A part that is cut off and then added again reads as zeros, also after a crash.
+    /// Shortens or lengthens the file. A part that is cut off and added again reads as zeros, even
+    /// after a crash.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
     /// The length of the file.
     fn len(&self) -> io::Result<u64>;
 
-    /// Bytes of the disk that the file takes, as reported by the file system: fewer than its length if it has
-    /// holes.
+    /// Bytes of the disk that the file occupies, as the file system reports them: fewer than its length
+    /// if it has holes.
     fn allocated(&self) -> io::Result<u64> {
         self.len()
     }
@@ -106,20 +107,21 @@ impl std::fmt::Debug for DiskLock {
     }
 }
 
-/// The disk did not do what it was asked. Final: the node has to stop.
+/// A failed operation of the disk. It is final: the node has to stop.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing} {}: {source}; {}", path.display(), remedy(source))]
 pub struct DiskError {
     /// The failed operation, as a verb: "write to", "sync".
     pub doing: &'static str,
-    /// To which file or directory.
+    /// The file or directory.
     pub path: PathBuf,
     /// The system's error.
     pub source: io::Error,
 }
 
 impl DiskError {
-    /// There was no space. Nothing is wrong with the disk: what failed may work once there is.
+    /// Whether only space was missing. The disk is sound: the operation may succeed once there is
+    /// space.
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
@@ -137,7 +139,7 @@ impl<T> Doing<T> for io::Result<T> {
     }
 }
 
-/// Creates a directory and whichever of its parents are missing, durably.
+/// Creates a directory and its missing parents, durably.
 pub(crate) fn create_dirs(disk: &dyn Disk, dir: &Path) -> Result<(), DiskError> {
     if disk.exists(dir).doing("look for", dir)? {
         return Ok(());
@@ -154,8 +156,8 @@ pub(crate) fn create_dirs(disk: &dyn Disk, dir: &Path) -> Result<(), DiskError> 
     disk.sync_dir(parent).doing("sync the directory", parent)
 }
 
-/// Replaces the file `dir/name` by one with these contents, so that a crash leaves the old or the new one. Where there is no
-/// space, that of the [`reserve`] of the directory is used.
+/// Replaces the content of the file `dir/name`. A crash leaves the old or the new content. On a full
+/// disk the write uses the [`reserve`] of the directory.
 pub(crate) fn write_atomically(
     disk: &dyn Disk,
     dir: &Path,

@@ -5,12 +5,12 @@ use api::Zxid;
 use crate::disk::{self, Disk, DiskError, DiskFile, Doing};
 use crate::format::{self, Magic, Salt};
 
-/// The file `durable` of a log: a zxid up to which everything was durable. It distinguishes a log with a lost
-/// end from one that never had more; see [`crate::format`].
+/// The file `durable` of a log: a zxid up to which the log was durable. It distinguishes a log with a
+/// lost end from a shorter log; see [`crate::format`].
 ///
-/// The rule: any content of this file that a crash may leave names nothing that is not durable in the log. So
-/// it is [raised](DurableFile::raise) only after a sync of the log, and needs no sync of its own; and it is
-/// [lowered](DurableFile::store), durably, before the log is cut on purpose.
+/// The rule: any content that a crash may leave in this file names only a durable zxid of the log. So
+/// the file is [raised](DurableFile::raise) only after a sync of the log, and needs no sync of its own.
+/// It is [lowered](DurableFile::store), durably, before the log is cut on purpose.
 pub(crate) struct DurableFile {
     file: Box<dyn DiskFile>,
     path: PathBuf,
@@ -27,7 +27,7 @@ impl DurableFile {
         Ok(format::decode_header(Magic::Durable, &contents).ok().map(|header| header.zxid))
     }
 
-    /// Opens or creates it, and makes it say `durable`, durably.
+    /// Opens or creates the file, and stores `durable` in it, durably.
     pub(crate) fn open(disk: &dyn Disk, dir: &Path, durable: Zxid) -> Result<DurableFile, DiskError> {
         let path = dir.join(NAME);
         let is_there = disk.exists(&path).doing("look for", &path)?;
@@ -44,10 +44,11 @@ impl DurableFile {
         Ok(this)
     }
 
-    /// Records that all up to `durable` is durable, which is true already. After a crash the file may or may
-    /// not contain this.
+    /// Stores that the log is durable up to `durable`; the caller has made sure of that. After a crash
+    /// the file may or may not contain it.
     pub(crate) fn raise(&self, durable: Zxid) -> Result<(), DiskError> {
-        // In its place and within one sector, so that a power cut leaves the new or the old content.
+        // The write stays in place and within one sector, so a power cut leaves the new or the old
+        // content.
         let contents = format::encode_header(Magic::Durable, durable, Salt::NONE, None);
         self.file.write_at(&contents, 0).doing("write to", &self.path)
     }

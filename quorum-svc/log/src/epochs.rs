@@ -6,32 +6,33 @@ use api::{EnsembleId, Epoch, Stamp, Zxid, peer::Damage};
 use crate::checked_text::{self, BadText};
 use crate::disk::{self, Disk, DiskError, Doing};
 
-/// The two promises of a server, and what it has to know of itself besides its log. `current <= accepted`, and neither
-/// ever decreases.
+/// The two promises of a server, and other facts about itself that the log does not contain. `current
+/// <= accepted`, and neither ever decreases.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Epochs {
-    /// The greatest epoch that this server promised a leader to follow (ZooKeeper's acceptedEpoch).
+    /// Greatest epoch that this server promised to a leader (ZooKeeper's acceptedEpoch).
     pub accepted: Epoch,
-    /// The epoch of the last leader that it synchronised with (ZooKeeper's currentEpoch).
+    /// Epoch of the last leader that it synchronised with (ZooKeeper's currentEpoch).
     pub current: Epoch,
-    /// The losses of this server, if it has not synchronised since.
+    /// Losses of this server that no synchronisation has restored.
     pub damage: Damage,
-    /// The ensemble that it belongs to; `None` before its first synchronisation.
+    /// Ensemble of the server; `None` before its first synchronisation.
     pub ensemble: Option<EnsembleId>,
-    /// The last entry that it knew to be committed, and had, when this was stored. It is never cut off the log.
+    /// Last entry that the server had and knew to be committed when this was stored. It is never cut
+    /// off the log.
     pub committed: Zxid,
-    /// The time of the last entry when this was stored: a log without entries after its snapshot does not
+    /// Stamp of the last entry when this was stored. A log without entries after its snapshot does not
     /// contain it.
     pub last_stamp: Stamp,
 }
 
-/// Why epochs cannot be loaded or stored. The node has to stop.
+/// An error of loading or storing epochs. The node has to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum EpochError {
     /// The disk failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// The file is not as it was written.
+    /// The content of the file is not what was written.
     #[error(
         "{} is damaged: its checksum or form is wrong. Without its epochs this node could vote twice: move its data \
          directory aside, check the disk, and give the node an empty one; the others will send it the state",
@@ -50,7 +51,7 @@ pub enum EpochError {
         /// Its version.
         found: String,
     },
-    /// The invariant between the two does not hold.
+    /// The current epoch is above the accepted epoch.
     #[error("{}: the current epoch {} is above the accepted epoch {}, which cannot be: was the file edited? Restore \
              it, or give the node an empty data directory", path.display(), epochs.current, epochs.accepted)]
     Inconsistent {
@@ -59,15 +60,15 @@ pub enum EpochError {
         /// The content of the file.
         epochs: Box<Epochs>,
     },
-    /// An epoch was to be taken back.
+    /// An epoch would decrease.
     #[error("the epochs cannot go back from {from:?} to {to:?}")]
     Backwards {
-        /// As stored.
+        /// The stored epochs.
         from: Box<Epochs>,
-        /// As was to be stored.
+        /// The epochs to store.
         to: Box<Epochs>,
     },
-    /// Storing failed before, and what is on the disk is unknown until it is loaded again.
+    /// An earlier store failed. The content of the disk is unknown until the file is loaded again.
     #[error("{}: storing epochs has failed before; start the node again", path.display())]
     Poisoned {
         /// The file.
@@ -87,10 +88,10 @@ impl EpochFile {
     /// Reads the file in the data directory `dir`, which exists.
     ///
     /// # Errors
-    /// Damage, another version, or the disk.
+    /// Damage, another version, or a failure of the disk.
     pub fn load(disk: Arc<dyn Disk>, dir: &Path) -> Result<EpochFile, EpochError> {
         let path = dir.join(NAME);
-        // The process before this one may have died between the rename and its sync.
+        // The previous process may have ended between the rename and its sync.
         disk.sync_dir(dir).doing("sync the directory", dir)?;
         let epochs = if disk.exists(&path).doing("look for", &path)? {
             Some(parse(&path, &disk::read_file(disk.as_ref(), &path)?)?)
@@ -100,24 +101,24 @@ impl EpochFile {
         Ok(EpochFile { disk, dir: dir.to_owned(), epochs, poisoned: false })
     }
 
-    /// The epochs as stored last; both 0 if they never were.
+    /// The stored epochs; both 0 if there are none.
     #[must_use]
     pub fn epochs(&self) -> Epochs {
         self.epochs.unwrap_or_default()
     }
 
-    /// Whether epochs were ever stored here. A node without them that has a log or a snapshot has lost them, and with
-    /// them its promises.
+    /// Whether epochs were ever stored here. If a node has a log or a snapshot but no epochs, it has
+    /// lost them, and its promises with them.
     #[must_use]
     pub fn is_stored(&self) -> bool {
         self.epochs.is_some()
     }
 
-    /// Replaces the epochs, durably. After a crash they are as before or as after this.
+    /// Replaces the epochs, durably. After a crash the old or the new ones are stored.
     ///
     /// # Errors
-    /// An epoch that decreases or a current epoch above the accepted one is refused, and nothing is changed. Else the
-    /// disk, and then nothing can be stored any more.
+    /// A decreasing epoch, or a current epoch above the accepted one: nothing changes. Otherwise a
+    /// failure of the disk, after which no further store is possible.
     pub fn store(&mut self, epochs: Epochs) -> Result<(), EpochError> {
         let path = self.dir.join(NAME);
         if self.poisoned {
@@ -200,7 +201,7 @@ fn parse(path: &Path, contents: &[u8]) -> Result<Epochs, EpochError> {
     Ok(epochs)
 }
 
-/// As it is written.
+/// Parses the written form.
 fn zxid(text: &str) -> Option<Zxid> {
     u64::from_str_radix(text.strip_prefix("0x")?, 16).ok().map(Zxid)
 }
@@ -211,7 +212,7 @@ const CURRENT: &str = "current";
 const DAMAGE: &str = "damage";
 const ENSEMBLE: &str = "ensemble";
 const COMMITTED: &str = "committed";
-/// In place of an id.
+/// Written in place of an id.
 const NONE: &str = "none";
 const STAMPED: &str = "last-stamped";
 const TIME: &str = "last-time-ms";

@@ -4,14 +4,14 @@ use api::{UnknownRecord, Zxid};
 
 use crate::disk::DiskError;
 
-/// Why the log does not do what it was asked. Apart from [`LogError::NotChained`], [`LogError::NotInHistory`] and
-/// [`LogError::TooLarge`], which refuse a call and change nothing, the node has to stop.
+/// An error of the log. [`LogError::NotChained`], [`LogError::NotInHistory`] and [`LogError::TooLarge`]
+/// refuse a call and change nothing. After any other error the node has to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The disk failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// Something is wrong that no crash can have caused: entries that were durable cannot be read.
+    /// Durable entries are unreadable, and no crash can have caused that.
     #[error(
         "{} is damaged at byte {offset}, behind zxid {zxid_before}: {found}. Check the disk; a node that is started \
          again puts the damaged part aside and heals from its leader",
@@ -20,24 +20,25 @@ pub enum LogError {
     Damaged {
         /// The file.
         segment: PathBuf,
-        /// Where in it, in bytes.
+        /// Position in the file, in bytes.
         offset: u64,
         /// The last entry before the damage.
         zxid_before: Zxid,
         /// The found content.
         found: String,
     },
-    /// There is no log, and none may be [created](crate::LogOptions::may_create). Nothing was changed.
+    /// There is no log, and the options forbid to [create](crate::LogOptions::may_create) one. Nothing
+    /// was changed.
     #[error(
         "there is no log in {}: it is gone, and with it entries that this node has promised to keep. Move the data \
          directory away; the node will be synchronised anew",
         dir.display()
     )]
     Missing {
-        /// Where it should be.
+        /// Expected place of the log.
         dir: PathBuf,
     },
-    /// Another version of the program wrote this.
+    /// Another version of the program wrote the file.
     #[error(
         "{} has format version {found}, but this program knows only version {known}: start the version that wrote it, \
          or a newer one",
@@ -48,17 +49,17 @@ pub enum LogError {
         path: PathBuf,
         /// Its version.
         found: u32,
-        /// Ours.
+        /// The version of this program.
         known: u32,
     },
-    /// A later version of the program wrote one of the records. Nothing was changed.
+    /// A later version of the program wrote a record. Nothing was changed.
     #[error("{}, byte {offset}: entry {zxid} is {unknown}", segment.display())]
     Unknown {
         /// The file.
         segment: PathBuf,
-        /// Where in it, in bytes.
+        /// Position in the file, in bytes.
         offset: u64,
-        /// Of the entry.
+        /// The zxid of the entry.
         zxid: Zxid,
         /// The unknown record.
         unknown: UnknownRecord,
@@ -66,25 +67,25 @@ pub enum LogError {
     /// The log is at a feature level that this build does not know. Nothing was changed.
     #[error("the log in {} cannot be used: {why}", dir.display())]
     Level {
-        /// Where it is.
+        /// Directory of the log.
         dir: PathBuf,
-        /// Both levels, and what to do.
+        /// Both levels, and the remedy.
         why: String,
     },
     /// The entry to append does not directly follow the last one.
     #[error("entry {zxid} does not follow {last}, the last one in the log")]
     NotChained {
-        /// Of the entry.
+        /// The zxid of the entry.
         zxid: Zxid,
-        /// The entry before it.
+        /// The last entry of the log.
         last: Zxid,
     },
-    /// The log was to be truncated to an entry that it does not have.
+    /// The log does not contain the entry to truncate to.
     #[error("cannot truncate the log to {zxid}: it holds what is behind {base}, up to {last}, and not this")]
     NotInHistory {
         /// The entry.
         zxid: Zxid,
-        /// Begin of the log.
+        /// Beginning of the log.
         base: Zxid,
         /// End of the log.
         last: Zxid,
@@ -92,14 +93,14 @@ pub enum LogError {
     /// An entry is larger than any record may be.
     #[error("entry {zxid} has {bytes} bytes of payload; a record of the log holds at most {max}")]
     TooLarge {
-        /// Of the entry.
+        /// The zxid of the entry.
         zxid: Zxid,
-        /// How large it is.
+        /// Size of its payload.
         bytes: usize,
-        /// How large it may be.
+        /// Maximum size of a payload.
         max: usize,
     },
-    /// The log failed before, and what is on the disk is unknown until it is opened again.
+    /// The log has failed before. The content of the disk is unknown until the log is opened again.
     #[error("the log has failed before and does nothing more until the node is started again: {first}")]
     Poisoned {
         /// The first error.
@@ -107,7 +108,7 @@ pub enum LogError {
     },
 }
 
-/// Why entries cannot be read.
+/// The reason why entries are unreadable.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The log no longer has the entry directly after this zxid; only a snapshot helps.
@@ -115,7 +116,7 @@ pub enum ReadError {
     Purged {
         /// The zxid before the requested entries.
         after: Zxid,
-        /// Where the log begins.
+        /// Beginning of the log.
         base: Zxid,
     },
     /// The log does not contain this zxid.
@@ -123,10 +124,10 @@ pub enum ReadError {
     NotThere {
         /// The zxid before the requested entries.
         after: Zxid,
-        /// Where the log ends.
+        /// End of the log.
         last: Zxid,
     },
-    /// The log cannot be read; the node has to stop.
+    /// The log is unreadable; the node has to stop.
     #[error(transparent)]
     Log(#[from] LogError),
 }

@@ -1,10 +1,10 @@
 //! The format of log segments, byte by byte. All numbers are little-endian.
 //!
-//! A segment is `log/<name>.log`, where the name is the least possible zxid in it, in 16 hex digits: one more
-//! than the zxid before its first entry. It consists of a header, then records without gaps, then at most one
-//! mark, then zeros.
+//! A segment is `log/<name>.log`. The name is the least possible zxid in it, in 16 hex digits: one more
+//! than the zxid before its first entry. It consists of a header, then records without gaps, then at
+//! most one mark, then zeros.
 //!
-//! Header, 40 bytes. The first 28 have the same layout in every version, so that an unknown version is
+//! Header, 40 bytes. The first 28 have the same layout in every version, so an unknown version is
 //! distinguishable from damage:
 //!
 //! | at | bytes | |
@@ -35,11 +35,12 @@
 //! | 56 | 4 | CRC-32C of the payload |
 //! | 60 | | payload; of a marker and of a feature level: the level, 4 bytes |
 //!
-//! A sound record of a kind that this version does not know, or with a payload that none of its kind has, is not damage: a later
-//! version wrote it, and the log is not opened. So it is with a log at a feature level that the build does not know.
+//! A sound record with an unknown kind, or with a payload that does not fit its kind, is not damage. A
+//! later version wrote it, and this version does not open the log. The same holds for a log at a
+//! feature level that the build does not know.
 //!
-//! Mark, 16 bytes, written after the last record after each successful sync, and overwritten by the next
-//! record:
+//! Mark, 16 bytes. Each successful sync writes it after the last record, and the next record overwrites
+//! it:
 //!
 //! | at | bytes | |
 //! |---|---|---|
@@ -47,31 +48,36 @@
 //! | 4 | 4 | checksum |
 //! | 8 | 8 | the last durable zxid |
 //!
-//! A checksum is the CRC-32C of the file's salt (4 bytes), the position in the file (8 bytes), the length
-//! field and everything after the checksum: of a record, the rest of its head. The position makes a block
-//! that the disk put elsewhere as wrong as one with a flipped bit. The salt does the same for a block of
-//! another file, and it keeps a client from making payloads that look like records or marks: after a torn
-//! record the node would take them for its own.
+//! A checksum is the CRC-32C of the file's salt (4 bytes), the position in the file (8 bytes), the
+//! length field and everything after the checksum: of a record, the rest of its head. The position
+//! reveals a block that the disk wrote to another place. The salt reveals a block of another file. It
+//! also prevents forgery: without it a client could make payloads that look like records or marks, and
+//! after a torn record the node would accept them.
 //!
-//! **Torn or damaged?** After a power cut any unsynced sectors may be missing, so valid records behind a bad
-//! one prove nothing by themselves. But a record, mark or later segment header states the zxid z that was
-//! durable when it was written. It proves that a bad record at or before z is damage. Recovery cuts a tail
-//! only if nothing behind it proves damage. The mark makes that exact even for the last batch before an idle
-//! time. It need not be synced itself: wherever it is found, the sync before it had succeeded. A head proves
-//! as much as a whole record. So the search behind a bad record reads at most `RECORD_LEN` bytes for each
-//! byte of the tail, for any lengths that clients' values pretend: it is linear in the tail.
+//! **Torn or damaged?** After a power cut any unsynced sectors may be missing, so valid records behind
+//! a bad one prove nothing by themselves. But a record, mark or later segment header states a zxid z
+//! that was durable when it was written. It proves that a bad record at or before z is damage. Recovery
+//! cuts a tail only if nothing behind it proves damage. The mark makes that exact even for the last
+//! batch before an idle time. It needs no sync of its own: wherever it is found, the sync before it had
+//! succeeded. A head proves as much as a whole record. So the search behind a bad record reads at most
+//! `RECORD_LEN` bytes for each byte of the tail, whatever lengths the values of clients contain: it is
+//! linear in the tail.
 //!
-//! A tail of which nothing is left says nothing: neither do the records and marks in the last block, if the disk lost it
-//! although it had called it synced, nor the last segment, if it is gone. That is what the file `log/durable` is for. It is
-//! a header with magic `QRMDUR\r\n`, salt 0 and a zxid up to which everything was durable, and a log that ends before that
-//! is damaged. It is written in place after each successful sync, and not synced itself, so after a power cut it may say
-//! less than was durable, but never more. Before the log is cut on purpose, it is lowered and synced; a reset ends only
-//! when it says the new base. If it is missing or its header is wrong, it proves nothing.
+//! A tail that is lost completely proves nothing. This happens if the disk loses the last block after
+//! it reported a sync, with the records and marks in it, or if the last segment is gone. The file
+//! `log/durable` covers these cases. It is a header with magic `QRMDUR\r\n`, salt 0 and a zxid up to
+//! which the log was durable; a log that ends before it is damaged. The file is written in place after
+//! each successful sync and not synced itself. So after a power cut it may contain an earlier zxid than
+//! the durable one, but never a later one. Before the log is cut on purpose, the file is lowered and
+//! synced. A reset ends only when the file contains the new base. If it is missing or its header is
+//! wrong, it proves nothing.
 //!
-//! The note of a reset, `log/reset`, is a header with magic `QRMRST\r\n`, salt 0, the new base and the level there.
+//! The note of a reset, `log/reset`, is a header with magic `QRMRST\r\n`, salt 0, the new base and the
+//! feature level at it.
 //!
-//! Snapshots are `snapshots/<zxid in 16 hex digits>.snap`: the same header with magic `QRMSNP\r\n`, salt 0, the zxid of the
-//! state and the level there, then chunks, then the trailer, where the file ends. One that was received is `<zxid>.received` until it is adopted.
+//! Snapshots are `snapshots/<zxid in 16 hex digits>.snap`: the same header with magic `QRMSNP\r\n`,
+//! salt 0, the zxid of the state and its feature level, then chunks, then the trailer at the end of the
+//! file. A received snapshot is `<zxid>.received` until it is adopted.
 //!
 //! | chunk at | bytes | |
 //! |---|---|---|
@@ -95,7 +101,7 @@ use bytes::Bytes;
 pub(crate) const VERSION: u32 = 4;
 /// Length of the header of a file.
 pub(crate) const HEADER_LEN: usize = 40;
-/// So much of the header is laid out alike in every version.
+/// Length of the part of the header that has the same layout in every version.
 const ANY_HEADER_LEN: usize = 28;
 /// Length of a record without its payload.
 pub(crate) const RECORD_LEN: usize = 60;
@@ -103,7 +109,7 @@ pub(crate) const RECORD_LEN: usize = 60;
 pub(crate) const MARK_LEN: usize = 16;
 /// Length of the trailer of a snapshot.
 pub(crate) const TRAILER_LEN: usize = 24;
-/// Length and checksum, with which everything but the header begins.
+/// Length field and checksum, the beginning of everything except the header.
 pub(crate) const PREFIX_LEN: usize = 8;
 /// The largest payload of a record: far above any limit that a node sets for its clients.
 pub(crate) const MAX_PAYLOAD: usize = 256 << 20;
@@ -128,7 +134,7 @@ impl Magic {
     }
 }
 
-/// Why a header is none.
+/// The reason why a header is invalid.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum BadHeader {
     Version(u32),
@@ -149,11 +155,11 @@ pub(crate) struct Header {
 pub(crate) struct Salt(pub(crate) u32);
 
 impl Salt {
-    /// Of files in which nothing is searched for.
+    /// The salt of files that are never searched.
     pub(crate) const NONE: Salt = Salt(0);
 
-    /// The salt of the segment for entries after `prev`. Two segments hardly ever have the same one. Without
-    /// the secret it can only be guessed.
+    /// The salt of the segment for entries after `prev`. Two segments hardly ever have the same one.
+    /// Without the secret it is only guessable.
     pub(crate) fn of_segment(secret: u64, prev: Zxid) -> Salt {
         Salt((mix(secret ^ prev.0.wrapping_mul(STEP)) >> 32) as u32)
     }
@@ -194,7 +200,7 @@ pub(crate) fn decode_header(magic: Magic, file: &[u8]) -> Result<Header, BadHead
     Ok(Header { zxid, salt, level: Level::known(u32_at(header, 28)) })
 }
 
-/// A record as it lies in a buffer.
+/// A record in a buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Record<'a> {
     pub(crate) zxid: Zxid,
@@ -209,7 +215,7 @@ pub(crate) struct Record<'a> {
 }
 
 impl Record<'_> {
-    /// Its length on disk.
+    /// The length of the record on disk.
     pub(crate) fn len(&self) -> usize {
         RECORD_LEN + self.payload.len()
     }
@@ -219,7 +225,7 @@ impl Record<'_> {
     /// # Errors
     /// This version does not know such a record.
     pub(crate) fn level(&self) -> Result<Option<Level>, UnknownRecord> {
-        // Without a copy of what may be large.
+        // Avoids a copy of a large payload.
         if self.kind == Body::STORE { Ok(None) } else { self.body().map(|body| body.level()) }
     }
 
@@ -254,7 +260,8 @@ pub(crate) fn record_len(entry: &Entry) -> usize {
     RECORD_LEN + entry.body.len()
 }
 
-/// Appends the record of `entry` to a buffer that will be written at `base`. The payload is at most [`MAX_PAYLOAD`].
+/// Appends the record of `entry` to a buffer that will be written at `base`. The payload is at most
+/// [`MAX_PAYLOAD`].
 pub(crate) fn encode_record(
     out: &mut Vec<u8>,
     base: u64,
@@ -291,7 +298,7 @@ pub(crate) fn encode_mark(position: u64, salt: Salt, durable: Zxid) -> [u8; MARK
     out
 }
 
-/// Reads what lies at the begin of `buf`, which is at `position` of its segment.
+/// Decodes the item at the beginning of `buf`, which is at `position` of its segment.
 pub(crate) fn decode(buf: &[u8], position: u64, salt: Salt) -> Item<'_> {
     let Some(prefix) = buf.get(..PREFIX_LEN) else { return Item::Partial { needs: PREFIX_LEN } };
     let length = u32_at(prefix, 0);
@@ -319,8 +326,8 @@ pub(crate) fn decode(buf: &[u8], position: u64, salt: Salt) -> Item<'_> {
     }
 }
 
-/// The durable zxid in the head of a record or in a mark at the beginning of `buf`, as of the time when it
-/// was written. Reads at most [`RECORD_LEN`] bytes.
+/// The durable zxid in a head of a record or in a mark at the beginning of `buf`, as of the time of its
+/// writing. Reads at most [`RECORD_LEN`] bytes.
 pub(crate) fn witness(buf: &[u8], position: u64, salt: Salt) -> Option<Zxid> {
     if u32_at(buf.get(..PREFIX_LEN)?, 0) == MARK {
         return decode_mark(buf.get(..MARK_LEN)?, position, salt);
@@ -339,7 +346,7 @@ struct Head {
     payload_crc: u32,
 }
 
-/// The head in these [`RECORD_LEN`] bytes, if it is one of this place.
+/// The head in these [`RECORD_LEN`] bytes, if they are a head for this position.
 fn decode_head(head: &[u8], position: u64, salt: Salt) -> Option<Head> {
     let (zxid, prev, durable) = (Zxid(u64_at(head, 8)), Zxid(u64_at(head, 16)), Zxid(u64_at(head, 24)));
     let [kind, has_origin] = [40, 42].map(|at| u16_at(head, at));
@@ -348,7 +355,7 @@ fn decode_head(head: &[u8], position: u64, salt: Salt) -> Option<Head> {
         (1, peer, ticket) => Some(Origin { peer: PeerId(peer), ticket: Ticket(ticket) }),
         _ => return None,
     };
-    // The chain first: it distinguishes a record from random bytes at less cost than the checksum.
+    // The chain first: this check recognises random bytes at less cost than the checksum.
     if !zxid.follows(prev) || durable > prev || !is_sealed(head, position, salt) {
         return None;
     }
@@ -360,7 +367,7 @@ fn decode_mark(mark: &[u8], position: u64, salt: Salt) -> Option<Zxid> {
     is_sealed(mark, position, salt).then(|| Zxid(u64_at(mark, 8)))
 }
 
-/// Fills in the checksum of something that begins with a length and a checksum.
+/// Fills in the checksum of an item that begins with length and checksum.
 pub(crate) fn seal(item: &mut [u8], position: u64, salt: Salt) {
     let crc = checksum(item, position, salt);
     item[4..PREFIX_LEN].copy_from_slice(&crc.to_le_bytes());
@@ -523,7 +530,7 @@ mod tests {
         let crc = crc32c::crc32c(&newer[..24]);
         newer[24..28].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(decode_header(Magic::Segment, &newer), Err(BadHeader::Version(9)));
-        // Those of the version before had 32 bytes, the last four of them zero.
+        // Headers of the previous version had 32 bytes, the last four of them zero.
         newer[8] = 3;
         let crc = crc32c::crc32c(&newer[..24]);
         newer[24..28].copy_from_slice(&crc.to_le_bytes());

@@ -100,7 +100,8 @@ impl DiskFile for FsFile {
             return Ok(());
         }
         match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), old, len - old) {
-            // The file system cannot reserve space: a full disk then shows at a write instead, which is as final.
+            // The file system cannot reserve space. A full disk then fails a write, which is equally
+            // final.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.0.set_len(len),
             other => Ok(other?),
         }

@@ -7,7 +7,7 @@ use api::{Ensemble, PeerId};
 use crate::checked_text::{self, BadText};
 use crate::disk::{self, Disk, DiskError, DiskLock, Doing};
 
-/// A data directory that only this process may use until this is dropped.
+/// A data directory that is reserved for this process until this value is dropped.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
@@ -15,7 +15,7 @@ pub struct DataDir {
     _lock: DiskLock,
 }
 
-/// Whose a data directory is.
+/// The owner of a data directory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Owner {
     /// Name of the ensemble.
@@ -26,13 +26,13 @@ pub struct Owner {
     pub members: Ensemble,
 }
 
-/// Why a node may not use a data directory.
+/// The reason why a node may not use a data directory.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The disk failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// It belongs to another node.
+    /// The directory belongs to another node.
     #[error(
         "the data directory {} belongs to node {found_id} of ensemble {found_ensemble:?}; this is node {id} of ensemble \
          {ensemble:?}: point data_dir elsewhere or, to restore a copy of another node, put this node's own file identity there",
@@ -41,13 +41,13 @@ pub enum IdentityError {
     Mismatch {
         /// The directory.
         dir: PathBuf,
-        /// Whose it is.
+        /// The node of the directory.
         found_id: PeerId,
-        /// The ensemble that it is in.
+        /// The ensemble of the directory.
         found_ensemble: String,
-        /// Who we are.
+        /// The node that claims it.
         id: PeerId,
-        /// The ensemble that we are in.
+        /// The ensemble of that node.
         ensemble: String,
     },
     /// The ensemble has other members than the node's configuration.
@@ -61,16 +61,16 @@ pub enum IdentityError {
     Members {
         /// The directory.
         dir: PathBuf,
-        /// Member by member.
+        /// The differences, member by member.
         difference: String,
     },
-    /// It has no identity file.
+    /// The directory has no identity file.
     #[error("{} is no data directory of a node: it has no file {IDENTITY}. Name the `data_dir` of a node", dir.display())]
     NotThere {
         /// The directory.
         dir: PathBuf,
     },
-    /// It is not empty, and has no owner.
+    /// The directory is not empty and has no owner.
     #[error(
         "the directory {} is not empty (it has {found:?}) and has no identity file: it is no data directory of a node. \
          Point data_dir at an empty or a new directory",
@@ -82,7 +82,7 @@ pub enum IdentityError {
         /// One of the names in it.
         found: String,
     },
-    /// Another process uses it now.
+    /// Another process uses the directory.
     #[error(
         "the data directory {} is in use by another process, which holds a lock on {}: stop that one, or point data_dir \
          elsewhere",
@@ -94,13 +94,13 @@ pub enum IdentityError {
         /// The locked file.
         lock: PathBuf,
     },
-    /// The identity file is not as it was written.
+    /// The content of the identity file is not what was written.
     #[error("{} is damaged: restore it, or move the data directory aside and give the node an empty one", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
     },
-    /// A newer version of the program wrote it.
+    /// A newer version of the program wrote the file.
     #[error("{} has format version {found}, but this program knows only version {}: start the version that wrote it, \
              or a newer one", path.display(), checked_text::VERSION)]
     Version {
@@ -109,7 +109,7 @@ pub enum IdentityError {
         /// Its version.
         found: String,
     },
-    /// A name that cannot be written down.
+    /// The name of the ensemble cannot be stored.
     #[error(
         "{ensemble:?} cannot be the name of an ensemble: use 1 to {MAX_NAME} bytes without control characters"
     )]
@@ -120,11 +120,12 @@ pub enum IdentityError {
 }
 
 impl DataDir {
-    /// Takes the directory `dir` for node `id` of an ensemble with these members: creates it or fills it in if it is empty,
-    /// else checks that it is of exactly this node.
+    /// Claims the directory `dir` for node `id` of an ensemble with these members. It creates or
+    /// initialises an empty directory. Otherwise it checks that the directory belongs to exactly this
+    /// node.
     ///
     /// # Errors
-    /// If it is not, or if another process uses it. Nothing is changed then.
+    /// The directory belongs to another node, or another process uses it. Nothing changes then.
     pub fn claim(
         disk: &dyn Disk,
         dir: &Path,
@@ -136,10 +137,10 @@ impl DataDir {
             return Err(IdentityError::BadName { ensemble: ensemble.to_owned() });
         }
         disk::create_dirs(disk, dir)?;
-        // Before anything is put into it.
+        // Before the first change.
         refuse_foreign(disk, dir)?;
         let lock = lock(disk, dir)?;
-        // Until we had the lock, another process may have been at work here.
+        // Before the lock was taken, another process may have changed the directory.
         let is_new = refuse_foreign(disk, dir)?;
         if is_new {
             write(disk, dir, &Owner { ensemble: ensemble.to_owned(), id, members: members.clone() })?;
@@ -150,10 +151,10 @@ impl DataDir {
         Ok(DataDir { path: dir.to_owned(), is_new, _lock: lock })
     }
 
-    /// Takes a directory of any node, for an operator who is about to change it. Returns its owner as well.
+    /// Claims a directory of any node for an operator's change. Returns its owner as well.
     ///
     /// # Errors
-    /// If it is none, or if another process uses it.
+    /// There is no such directory, or another process uses it.
     pub fn open(disk: &dyn Disk, dir: &Path) -> Result<(DataDir, Owner), IdentityError> {
         let is_there =
             |dir: &Path| Ok(disk.list(dir).doing("list", dir)?.iter().any(|name| name == IDENTITY));
@@ -165,10 +166,10 @@ impl DataDir {
         Ok((DataDir { path: dir.to_owned(), is_new: false, _lock: lock }, owner))
     }
 
-    /// Makes it the directory of this node, durably.
+    /// Assigns the directory to this owner, durably.
     ///
     /// # Errors
-    /// The disk.
+    /// A failure of the disk.
     pub fn assign(&self, disk: &dyn Disk, owner: &Owner) -> Result<(), IdentityError> {
         Ok(write(disk, &self.path, owner)?)
     }
@@ -179,14 +180,14 @@ impl DataDir {
         &self.path
     }
 
-    /// Whether this node uses it for the first time.
+    /// Whether this node uses the directory for the first time.
     #[must_use]
     pub fn is_new(&self) -> bool {
         self.is_new
     }
 }
 
-/// True if the directory may be made ours, false if it has an identity.
+/// Returns true if this node may initialise the directory, false if it has an identity.
 fn refuse_foreign(disk: &dyn Disk, dir: &Path) -> Result<bool, IdentityError> {
     let names = disk.list(dir).doing("list", dir)?;
     if names.iter().any(|name| name == IDENTITY) {
@@ -255,9 +256,9 @@ fn write(disk: &dyn Disk, dir: &Path, owner: &Owner) -> Result<(), DiskError> {
 
 pub(crate) const IDENTITY: &str = "identity";
 const LOCK: &str = "lock";
-/// Names that a directory may contain and still count as empty: the remains of a claim that a crash ended,
-/// names that file systems put into their root, and the directory of a store in a process of its own that was
-/// quicker.
+/// Names that a directory may contain and still count as empty: the remains of a claim that a crash
+/// ended, names that file systems put into their root, and the directory of a store in a process of its
+/// own that started earlier.
 const HARMLESS: [&str; 4] = [LOCK, "identity.tmp", "lost+found", "store"];
-/// Bytes in the name of an ensemble.
+/// Maximum length of an ensemble's name, in bytes.
 const MAX_NAME: usize = 255;

@@ -8,13 +8,13 @@ use api::peer::{Acquaintance, Incarnation};
 use crate::checked_text::{self, BadText};
 use crate::disk::{self, Disk, DiskError, Doing};
 
-/// Why incarnations cannot be loaded or stored. The node has to stop.
+/// An error of loading or storing incarnations. The node has to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum IncarnationError {
     /// The disk failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// A newer version of the program wrote it.
+    /// A newer version of the program wrote the file.
     #[error("{} has format version {found}, but this program knows only version {}: start the version that wrote it, \
              or a newer one", path.display(), checked_text::VERSION)]
     Version {
@@ -23,7 +23,7 @@ pub enum IncarnationError {
         /// Its version.
         found: String,
     },
-    /// Storing failed before, and what is on the disk is unknown until it is loaded again.
+    /// An earlier store failed. The content of the disk is unknown until the file is loaded again.
     #[error("{}: storing incarnations has failed before; start the node again", path.display())]
     Poisoned {
         /// The file.
@@ -31,20 +31,21 @@ pub enum IncarnationError {
     },
 }
 
-/// The file `incarnations` of a data directory: all its incarnations, and the last one that the node has met
-/// of each other server. With it servers recognise older copies of each other's directories.
+/// The file `incarnations` of a data directory: all incarnations of the directory, and the last one met
+/// of each other server. It lets servers recognise older copies of each other's directories.
 ///
-/// A node that loses the file begins anew. Servers that have met the node then take its directory for an
-/// older copy, and its own records of other servers are lost.
+/// A node that loses the file makes it anew. Servers that have met the node then treat its directory as
+/// an older copy, and its own records of other servers are lost.
 pub struct Incarnations {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     id: PeerId,
-    /// The number of the first incarnation of each run that this directory has had, and the run; the present one is the last.
+    /// Each run of this directory: the number of its first incarnation, and the run. The present run is
+    /// the last.
     runs: Vec<(u64, u64)>,
     own: Incarnation,
-    /// All incarnations up to here count as known, including those of other histories of this directory,
-    /// because the loss of their promises is noted.
+    /// All incarnations up to this number count as known, including those of other histories of this
+    /// directory, because the loss of their promises is stored.
     outlived: u64,
     met: BTreeMap<PeerId, Incarnation>,
     made_anew: Option<&'static str>,
@@ -52,10 +53,10 @@ pub struct Incarnations {
 }
 
 impl Incarnations {
-    /// Begins the next run of node `id`, whose data directory `dir` exists, durably. `run` is random.
+    /// Begins the next run of node `id`, durably. The data directory `dir` exists, and `run` is random.
     ///
     /// # Errors
-    /// Another version of the file, or the disk.
+    /// Another version of the file, or a failure of the disk.
     pub fn begin(
         disk: Arc<dyn Disk>,
         dir: &Path,
@@ -63,7 +64,7 @@ impl Incarnations {
         run: u64,
     ) -> Result<Incarnations, IncarnationError> {
         let path = dir.join(NAME);
-        // The process before this one may have died between the rename and its sync.
+        // The previous process may have ended between the rename and its sync.
         disk.sync_dir(dir).doing("sync the directory", dir)?;
         let (before, made_anew) = if disk.exists(&path).doing("look for", &path)? {
             match parse(&disk::read_file(disk.as_ref(), &path)?) {
@@ -78,7 +79,7 @@ impl Incarnations {
         let none = Stored { id, runs: Vec::new(), number: 0, outlived: 0, met: BTreeMap::new() };
         let Stored { mut runs, number, outlived, met, .. } = before.unwrap_or(none);
         let own = Incarnation { number: number + 1, run };
-        // A server that was away for longer takes this directory for an older copy, which costs a
+        // A server that was away for longer treats this directory as an older copy. That costs a
         // synchronisation and is safe.
         runs.drain(..runs.len().saturating_sub(RUNS_MAX - 1));
         runs.push((own.number, run));
@@ -88,13 +89,13 @@ impl Incarnations {
         Ok(begun)
     }
 
-    /// The present one of this node.
+    /// The present incarnation of this node.
     #[must_use]
     pub fn own(&self) -> Incarnation {
         self.own
     }
 
-    /// The last one of another server that this node has met.
+    /// The last incarnation of another server that this node has met.
     #[must_use]
     pub fn met(&self, peer: PeerId) -> Option<Incarnation> {
         self.met.get(&peer).copied()
@@ -106,11 +107,11 @@ impl Incarnations {
         let run_of = |number| self.runs.iter().rfind(|(first, _)| *first <= number).map(|(_, run)| *run);
         let had =
             incarnation.number <= self.own.number && run_of(incarnation.number) == Some(incarnation.run);
-        // A number that cannot be is none.
+        // An impossible number counts as known.
         had || incarnation.number <= self.outlived || incarnation.number >= NUMBER_MAX
     }
 
-    /// Why the file was of no use, if it was there.
+    /// The reason why the existing file was unusable; `None` if it was usable or missing.
     #[must_use]
     pub fn made_anew(&self) -> Option<&'static str> {
         self.made_anew
@@ -120,18 +121,18 @@ impl Incarnations {
     /// distinguish earlier copies of the directory from it.
     ///
     /// # Errors
-    /// The disk.
+    /// A failure of the disk.
     pub fn grow(&mut self) -> Result<(), IncarnationError> {
         let own = Incarnation { number: self.own.number + 1, ..self.own };
         self.store(own, self.outlived, None)
     }
 
-    /// Continues after an incarnation of this node that another server has met and that the directory did not
-    /// know, durably. Call it only when the note of the older copy is durable elsewhere: after the call no
-    /// server recognises the copy any more.
+    /// Continues after an incarnation of this node that another server has met and that the directory
+    /// did not know, durably. Call it only once the damage is durable elsewhere: after the call no
+    /// server recognises the older copy any more.
     ///
     /// # Errors
-    /// The disk.
+    /// A failure of the disk.
     pub fn outlive(&mut self, met: Incarnation) -> Result<(), IncarnationError> {
         if self.knows(met) {
             return Ok(());
@@ -140,11 +141,11 @@ impl Incarnations {
         self.store(Incarnation { number: outlived + 1, ..self.own }, outlived, None)
     }
 
-    /// Continues after every incarnation of this node that others may have met so far, durably: an operator
-    /// has decided that the directory is not an older copy, or that it is to be the truth all the same.
+    /// Continues after every incarnation of this node that others may have met, durably. An operator
+    /// has decided that the directory is not an older copy, or that it is the truth anyway.
     ///
     /// # Errors
-    /// The disk.
+    /// A failure of the disk.
     pub fn trust(&mut self) -> Result<(), IncarnationError> {
         let outlived = self.own.number.max(self.outlived) + TRUST;
         self.store(Incarnation { number: outlived + 1, ..self.own }, outlived, None)
@@ -157,11 +158,11 @@ impl Incarnations {
         Acquaintance { own: Some(self.own()), met: self.met(peer), confirmed }
     }
 
-    /// Stores the present incarnation of a server, durably, unless it may be earlier than the last one met:
-    /// the server must know that one.
+    /// Stores the present incarnation of a server, durably. It ignores an incarnation that may be
+    /// earlier than the last one met: the server must know that one.
     ///
     /// # Errors
-    /// The disk.
+    /// A failure of the disk.
     pub fn meet(&mut self, peer: PeerId, said: Acquaintance) -> Result<(), IncarnationError> {
         let before = self.met(peer);
         match said.own {
@@ -173,7 +174,7 @@ impl Incarnations {
         }
     }
 
-    /// Nothing changes here before it is on the disk, so every incarnation that leaves is durable.
+    /// Writes the file before it changes this value, so every incarnation that leaves is durable.
     fn store(
         &mut self,
         own: Incarnation,
@@ -219,7 +220,7 @@ struct Stored {
 fn parse(contents: &[u8]) -> Result<Stored, BadText> {
     let [id, number, outlived, runs, met] =
         checked_text::decode(NAME, [NODE, NUMBER, OUTLIVED, RUNS, MET], contents)?;
-    // So that there is room for the next ones.
+    // Leaves numbers free for later incarnations.
     let count = |text: &str| text.parse().ok().filter(|&n: &u64| n < 2 * NUMBER_MAX);
     let peer = |text: &str| text.parse().ok().map(PeerId);
     let run = |text: &str| {
@@ -246,12 +247,12 @@ fn parse(contents: &[u8]) -> Result<Stored, BadText> {
     stored().filter(ascending).ok_or(BadText::Damaged)
 }
 
-/// No number is as great, so that there is always a next one.
+/// No number is this great, so there is always a next one.
 const NUMBER_MAX: u64 = 1 << 62;
-/// [`Incarnations::outlive`] leaves room for lost incarnations that the reporting servers have not met,
-/// because they were away.
+/// Distance that [`Incarnations::outlive`] leaves for lost incarnations that the reporting servers have
+/// not met because they were away.
 const LEAP: u64 = 1000;
-/// Far more than a directory ever has, and far less than [`NUMBER_MAX`].
+/// Far more incarnations than a directory ever has, and far fewer than [`NUMBER_MAX`].
 const TRUST: u64 = 1 << 40;
 /// The number of runs whose incarnations the file keeps.
 const RUNS_MAX: usize = 1000;

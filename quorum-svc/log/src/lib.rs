@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `identity`, `lock` | [`DataDir`] | the owner of the directory, and the lock of its one process |
 //! | `epochs` | [`EpochFile`] | accepted and current epoch, and the known losses |
-//! | `incarnations` | [`Incarnations`] | the incarnations of the directory, and of each other server the last one met: they reveal older copies |
+//! | `incarnations` | [`Incarnations`] | the incarnations of the directory, and the last one met of each other server |
 //! | `log/*.log` | [`Log`], [`LogReader`] | the replicated log, in segments |
 //! | `log/owner`, `log-dir` | | the key that binds the data directory to a log outside of it |
 //! | `reserve`, `log/reserve` | [`reserve`] | space for necessary writes on a full disk |
@@ -14,10 +14,10 @@
 //! | `snapshots/*.snap` | [`Snapshots`] | the two newest states of the store, each exactly at one zxid |
 //! | `snapshots/*.received` | [`Snapshots`] | a received state, until the log is emptied and continues after it |
 //!
-//! All input and output goes through the trait [`Disk`]: [`FsDisk`] is the real one, [`MemDisk`] a simulated one with a
-//! volatile cache, crashes and faults.
+//! All input and output goes through the trait [`Disk`]: [`FsDisk`] is the real one, [`MemDisk`] a
+//! simulated one with a volatile cache, crashes and faults.
 //!
-//! Three rules hold everywhere here:
+//! Three rules hold everywhere in this crate:
 //! - *Fail-stop.* An error of the disk is final. A failed fsync is never retried, because the kernel may have
 //!   dropped the data and call the next one a success (Rebello et al., "Can Applications Recover from fsync
 //!   Failures?", ATC 2020).

@@ -13,23 +13,23 @@ use crate::recovery::{self, Base, Recovered, Recovery};
 use crate::reserve;
 use crate::segment::Segment;
 
-/// How a log is kept.
+/// Settings of a log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogOptions {
-    /// Space that each file reserves. A file for a larger entry becomes larger.
+    /// Space that each file reserves. A file for a larger entry is larger.
     pub segment_bytes: u64,
-    /// How much the newest entries that are kept in memory may weigh, by [`Entry::weight`].
+    /// Maximum weight of the newest entries kept in memory, by [`Entry::weight`].
     pub window_bytes: usize,
-    /// The log remembers the place of one entry for every `index_interval_bytes` bytes, which bounds the
-    /// extra bytes of a read from the middle.
+    /// The log remembers the position of one entry for every `index_interval_bytes` bytes. This bounds
+    /// the extra bytes of a read from the middle.
     pub index_interval_bytes: u64,
-    /// Whether an empty log is made if there is none. A node that has ever promised to keep entries must set
-    /// `false`: its log was lost, and continuing with an empty one could undo commits of the ensemble.
+    /// Whether to create an empty log if there is none. A node that has ever promised to keep entries
+    /// must set `false`: its log was lost, and an empty one could undo commits of the ensemble.
     pub may_create: bool,
-    /// A random number that is secret to the node: with it a client could write bytes that look like records
-    /// of the log. It may differ from start to start.
+    /// A random number that is secret to the node. A client that knew it could write bytes that look
+    /// like records of the log. It may differ between starts.
     pub secret: u64,
-    /// Of this program. A log at a level that it does not know is not opened.
+    /// The build of this program. It does not open a log at a level that it does not know.
     pub build: Build,
 }
 
@@ -46,10 +46,11 @@ impl Default for LogOptions {
     }
 }
 
-/// The replicated log of one node, in files that [`crate::format`] describes. One thread owns and writes it; others read
-/// through a [`LogReader`].
+/// The replicated log of one node, in the files that [`crate::format`] describes. One thread owns and
+/// writes it; others read through a [`LogReader`].
 ///
-/// After an error of the disk the log is poisoned: what is on the disk is unknown, and every later call fails.
+/// After an error of the disk the log is poisoned: the content of the disk is unknown, and every later
+/// call fails.
 pub struct Log {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -57,12 +58,12 @@ pub struct Log {
     shared: Arc<Shared>,
     /// As in `shared`, but readable without a lock.
     history: History,
-    /// At most the last; what the last successful sync reached.
+    /// Zxid reached by the last successful sync; at most the last zxid.
     durable: Zxid,
-    /// Records `durable` on the disk.
+    /// Stores `durable` on the disk.
     durable_file: DurableFile,
     recovery: Recovery,
-    /// One batch, encoded; kept for its capacity.
+    /// One encoded batch; kept for its capacity.
     buffer: Vec<u8>,
     poisoned: Option<String>,
 }
@@ -73,8 +74,9 @@ impl Log {
     /// durable.
     ///
     /// # Errors
-    /// Damage, no log where there has to be one, another format version, a record or feature level that this version does not
-    /// know, or the disk. But for the disk, nothing has been changed.
+    /// Damage, a missing log that may not be created, another format version, an unknown record or
+    /// feature level, or a failure of the disk. Nothing has changed then, except possibly after a
+    /// failure of the disk.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: LogOptions) -> Result<Log, LogError> {
         let Recovered { history, levels, sealed, active, durable_file, report } =
             recovery::recover(disk.as_ref(), dir, &options)?;
@@ -101,15 +103,15 @@ impl Log {
         })
     }
 
-    /// Makes a log usable again that [`Log::open`] found [damaged](LogError::Damaged). The sound part before
-    /// the damage stays; everything else moves to files that end in `.damaged` and may be deleted: they are
-    /// returned. Without a sound beginning the log continues empty after `base`, of which there is a
-    /// snapshot.
+    /// Makes a log usable again that [`Log::open`] found [damaged](LogError::Damaged). The sound part
+    /// before the damage stays. Everything else moves to files that end in `.damaged` and may be
+    /// deleted; their paths are returned. Without a sound beginning the log continues empty after
+    /// `base`, which a snapshot contains.
     ///
-    /// The node must have noted before, [durably](crate::Epochs::damage), that it has lost what it promised to keep.
+    /// The node must first store, [durably](crate::Epochs::damage), that it has lost promised entries.
     ///
     /// # Errors
-    /// The disk, or another format version. May be repeated.
+    /// A failure of the disk, or another format version. The call may be repeated.
     pub fn salvage(
         disk: &dyn Disk,
         dir: &Path,
@@ -119,28 +121,28 @@ impl Log {
         recovery::salvage(disk, dir, options, base)
     }
 
-    /// Removes the oldest files that [`Log::salvage`] has put aside, if there are more than 8 or 512 MiB of
-    /// them; of the latest, `aside`, the first stays. Returns the removed files.
+    /// Removes the oldest files that [`Log::salvage`] has put aside, if there are more than 8 or 512
+    /// MiB of them. The first of the latest ones, `aside`, stays. Returns the removed files.
     ///
     /// # Errors
-    /// The disk.
+    /// A failure of the disk.
     pub fn bound_damaged(disk: &dyn Disk, dir: &Path, aside: &[PathBuf]) -> Result<Vec<PathBuf>, LogError> {
         Ok(recovery::bound_damaged(disk, dir, aside)?)
     }
 
-    /// The findings of opening it.
+    /// The findings of opening the log.
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
         &self.recovery
     }
 
-    /// Its content, durable or not. The base is the zxid before the first entry that is still here.
+    /// The content of the log, durable or not. The base is the zxid before its first entry.
     #[must_use]
     pub fn history(&self) -> &History {
         &self.history
     }
 
-    /// The feature levels along it.
+    /// The feature levels along the log.
     #[must_use]
     pub fn levels(&self) -> LevelHistory {
         self.shared.read().levels.clone()
@@ -161,7 +163,8 @@ impl Log {
     /// Appends entries. They are readable at once, and durable after the next [`Log::sync`].
     ///
     /// # Errors
-    /// Entries that do not chain or are too large are refused, all of them, and nothing is changed. Else the disk.
+    /// Entries that do not chain or are too large: the log refuses all of them and changes nothing.
+    /// Otherwise a failure of the disk.
     pub fn append(&mut self, entries: &[Entry]) -> Result<(), LogError> {
         self.check_poison()?;
         let mut last = self.history.last();
@@ -183,10 +186,10 @@ impl Log {
         Ok(())
     }
 
-    /// Makes everything that was appended durable and returns the last durable zxid.
+    /// Makes all appended entries durable and returns the last durable zxid.
     ///
     /// # Errors
-    /// The disk. It is not known then which of the entries since the last sync are durable.
+    /// A failure of the disk. Which entries since the last sync are durable is then unknown.
     pub fn sync(&mut self) -> Result<Zxid, LogError> {
         self.check_poison()?;
         let synced = self.sync_segment();
@@ -194,10 +197,10 @@ impl Log {
         Ok(self.durable)
     }
 
-    /// Removes all entries after `zxid`, durably. Entries up to it are durable then, too.
+    /// Removes all entries after `zxid`, durably. Entries up to it are then durable, too.
     ///
     /// # Errors
-    /// A zxid that the log does not contain, and nothing is changed. Else the disk.
+    /// The log does not contain the zxid: nothing changes. Otherwise a failure of the disk.
     pub fn truncate(&mut self, zxid: Zxid) -> Result<(), LogError> {
         self.check_poison()?;
         if !self.history.contains(zxid) {
@@ -208,11 +211,11 @@ impl Log {
         self.poison_on_error(truncated)
     }
 
-    /// Removes all entries; the log continues after `base`, which a durable snapshot contains. After a crash
-    /// the log is as before or as after this.
+    /// Removes all entries. The log continues after `base`, which a durable snapshot contains. After a
+    /// crash the old or the new log is there.
     ///
     /// # Errors
-    /// The disk.
+    /// A failure of the disk.
     pub fn reset(&mut self, base: Base) -> Result<(), LogError> {
         self.check_poison()?;
         self.history = History::from_base(base.zxid);
@@ -227,18 +230,17 @@ impl Log {
         self.poison_on_error(reset)
     }
 
-    /// Removes the files of which all entries are at or before `upto`. More than that, and the file that is written to,
-    /// stays.
+    /// Removes the files whose entries are all at or before `upto`. The active file stays.
     ///
     /// # Errors
-    /// The disk.
+    /// A failure of the disk.
     pub fn purge(&mut self, upto: Zxid) -> Result<(), LogError> {
         self.check_poison()?;
         let purged = self.purge_segments(upto);
         self.poison_on_error(purged)
     }
 
-    /// Writes the entries that fit into the active segment, or makes room for the first.
+    /// Writes the entries that fit into the active segment, or makes room for the first one.
     fn append_to_segment(&mut self, entries: &[Entry]) -> Result<usize, LogError> {
         let (end, len, salt) = {
             let active = &self.shared.read().active;
@@ -278,7 +280,8 @@ impl Log {
             self.shared.write().active.len = len;
             return Ok(());
         }
-        // A segment may exist only if all before it is durable: else a crash could leave a hole.
+        // A segment may exist only if all entries before it are durable. Otherwise a crash could leave
+        // a hole.
         self.sync_segment()?;
         let zxid = self.history.last();
         let base = Base { zxid, level: self.shared.read().levels.last() };
@@ -290,7 +293,7 @@ impl Log {
         Ok(())
     }
 
-    /// Writes the batch in the buffer and lets the readers see it.
+    /// Writes the batch in the buffer and makes it visible to readers.
     fn write_batch(&mut self, entries: &[Entry]) -> Result<(), LogError> {
         {
             // The lock delays no reader: readers share it, and only this thread writes.
@@ -327,7 +330,7 @@ impl Log {
         Ok(())
     }
 
-    /// Cuts the log after an entry that it contains and that is not its last.
+    /// Cuts the log after an entry that it contains and that is not its last one.
     fn cut_behind(&mut self, zxid: Zxid) -> Result<(), LogError> {
         let (mut target, position) = {
             let state = self.shared.read();
@@ -339,7 +342,7 @@ impl Log {
             }
         };
         if zxid < self.durable {
-            // Otherwise a crash after the cut would leave a log that seems to have lost its end.
+            // Without this, a crash after the cut would leave a log that seems to have lost its end.
             self.durable_file.store(zxid)?;
         }
         let must_cut = target.last > zxid;
@@ -367,7 +370,7 @@ impl Log {
                 }
             }
         };
-        // From the last one and each durably, so that a crash leaves no hole.
+        // Removes them durably one by one, the last first, so a crash leaves no hole.
         for segment in removed.iter().rev() {
             self.remove(&segment.path)?;
         }
@@ -404,9 +407,9 @@ impl Log {
             }
             removed
         };
-        // From the first one and each durably, so that a crash leaves no hole.
+        // Removes them durably one by one, the first first, so a crash leaves no hole.
         for Segment { path, file, .. } in removed {
-            // As long as it is open its space is not free.
+            // The space of an open file is not free.
             drop(file);
             self.remove(&path)?;
         }

@@ -5,21 +5,21 @@ use crate::checked_text::{self, BadText};
 use crate::disk::{self, Disk, DiskError, DiskLock, Doing};
 use crate::{identity, recovery};
 
-/// Why a directory is not taken for the log of a node.
+/// The reason why a directory is not usable for the log of a node.
 #[derive(Debug, thiserror::Error)]
 pub enum LogPlaceError {
     /// The disk failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// The log is in the data directory, and another one is named.
+    /// The log is in the data directory, and the setting names another directory.
     #[error(
         "the log of this node is in {}, but `log_dir` is {}: leave `log_dir` out or, to move the log, stop the node and move \
          the whole of the former to the latter", found.display(), named.display()
     )]
     InDataDir {
-        /// Where the log is.
+        /// Present place of the log.
         found: PathBuf,
-        /// As configured.
+        /// The configured place.
         named: PathBuf,
     },
     /// The log is outside of the data directory, and no setting names its place.
@@ -28,66 +28,66 @@ pub enum LogPlaceError {
          the whole of it to {}, and remove {}", found.display(), inside.display(), note.display()
     )]
     Outside {
-        /// Where it was last.
+        /// Its last place.
         found: PathBuf,
-        /// Where it would be.
+        /// Its place inside the data directory.
         inside: PathBuf,
         /// The file that names the place.
         note: PathBuf,
     },
-    /// The directory that is named has not the log of this node.
+    /// The named directory does not have the log of this node.
     #[error(
         "`log_dir`, {}, does not have the log of this node, which was in {} last: is the file system mounted? Mount it, or name \
          the directory that the log is in now", named.display(), found.display()
     )]
     NotThere {
-        /// As configured.
+        /// The configured place.
         named: PathBuf,
-        /// Where it was last.
+        /// Its last place.
         found: PathBuf,
     },
-    /// The directory that is named has a log already, and the data directory is new or has another one.
+    /// The named directory has a log already, and the data directory is new or has another log.
     #[error(
         "`log_dir`, {}, has the log of another node or of another data directory: name an empty or a new directory",
         named.display()
     )]
     Foreign {
-        /// As configured.
+        /// The configured place.
         named: PathBuf,
     },
-    /// It cannot be a directory of files.
+    /// The path cannot be a directory of files.
     #[error("`log_dir`, {}, cannot hold the log of a node: {why}. Name a directory on a disk", named.display())]
     NoDirectory {
-        /// As configured.
+        /// The configured place.
         named: PathBuf,
         /// The system's error.
         why: io::Error,
     },
-    /// It is the data directory, or another one.
+    /// The named directory is a data directory, this node's or another's.
     #[error(
         "`log_dir`, {}, is the data directory of a node: name another directory, or leave `log_dir` out, then the log is in log/ \
          in the data directory", named.display()
     )]
     IsDataDir {
-        /// As configured.
+        /// The configured place.
         named: PathBuf,
     },
-    /// There is none, although there was.
+    /// The node had a log, and it is gone.
     #[error(
         "the log of this node is not in {}, where it was last: bring it back there, or name the directory that it is in now with \
          `log_dir`", dir.display()
     )]
     Lost {
-        /// Where it should be.
+        /// Expected place of the log.
         dir: PathBuf,
     },
-    /// Another process uses it now.
+    /// Another process uses the log.
     #[error("the log in {} is in use by another process: stop that one, or set `log_dir` to another directory", named.display())]
     InUse {
-        /// As configured.
+        /// The configured place.
         named: PathBuf,
     },
-    /// A note is not as it was written.
+    /// The content of a note is not what was written.
     #[error("{} is damaged: restore it, or give the node an empty data directory and an empty `log_dir`", path.display())]
     Damaged {
         /// The file.
@@ -95,16 +95,17 @@ pub enum LogPlaceError {
     },
 }
 
-/// Where the log of a node is. If it is not in the data directory, then it is held for this process alone, and both directories
-/// say that they belong together: a data directory is not used with another log, as of a file system that is not mounted.
+/// The place of a node's log. A log outside of the data directory is locked for this process, and notes
+/// in both directories bind them to each other. So a node does not use a data directory with another
+/// log, for example one from a file system that is not mounted.
 pub struct LogPlace {
     pub(crate) dir: PathBuf,
     _lock: Option<DiskLock>,
 }
 
 impl LogPlace {
-    /// The place of the log of `data_dir`, as `named` in the configuration, in the data directory if it is not. `is_new`: the node
-    /// has promised nothing yet. `key`: random.
+    /// Finds the log of `data_dir`, at the configured place `named` or inside the data directory.
+    /// `is_new`: the node has promised nothing yet. `key` is random.
     pub(crate) fn find(
         disk: &dyn Disk,
         data_dir: &Path,
@@ -115,7 +116,8 @@ impl LogPlace {
         let Some(named) = named else { return Ok(LogPlace { dir: inside(disk, data_dir)?, _lock: None }) };
         let found = noted_key(disk, data_dir, named, is_new)?;
         let key = found.unwrap_or_else(|| format!("{key:016x}"));
-        // Only now: a refusal must not leave an empty directory where a file system is not mounted.
+        // Only after the check: a refusal must not leave an empty directory in place of a file system
+        // that is not mounted.
         disk::create_dirs(disk, named).map_err(|e| of_named(named, e))?;
         let lock = named.join("lock");
         let lock = match disk.lock(&lock) {
@@ -124,14 +126,14 @@ impl LogPlace {
             }
             other => other.doing("lock", &lock).map_err(|e| of_named(named, e))?,
         };
-        // The note first: an owner without the note in its data directory would be a stranger to the next
-        // start.
+        // The note first: the next start would treat an owner file without a note in its data directory
+        // as foreign.
         store(disk, data_dir, NOTE, &[(PATH, &named.to_string_lossy()), (KEY, &key)])?;
         store(disk, named, OWNER, &[(KEY, &key)])?;
         Ok(LogPlace { dir: named.to_owned(), _lock: Some(lock) })
     }
 
-    /// Where the log of `data_dir`, which is not new, is. Changes nothing.
+    /// Finds the log of an existing `data_dir`. Changes nothing.
     pub(crate) fn look(
         disk: &dyn Disk,
         data_dir: &Path,
@@ -151,7 +153,7 @@ impl LogPlace {
     }
 }
 
-/// The place of the log in the data directory, if it is not noted to be outside.
+/// The place of the log inside the data directory. Fails if the note names an outside place.
 fn inside(disk: &dyn Disk, data_dir: &Path) -> Result<PathBuf, LogPlaceError> {
     let (inside, note) = (data_dir.join("log"), data_dir.join(NOTE));
     match read(disk, &note, [PATH, KEY])? {
@@ -160,7 +162,7 @@ fn inside(disk: &dyn Disk, data_dir: &Path) -> Result<PathBuf, LogPlaceError> {
     }
 }
 
-/// The key that `data_dir` and the directory of its log, `named`, have in common; `None` if they have none yet.
+/// The common key of `data_dir` and its log directory `named`; `None` if they have none yet.
 fn noted_key(
     disk: &dyn Disk,
     data_dir: &Path,
@@ -177,7 +179,7 @@ fn noted_key(
     let has_log = recovery::is_log(disk, named)?;
     match (noted, owner) {
         (Some((_, noted)), Some(owner)) if noted == owner => Ok(Some(noted)),
-        // A crash has left it half done, or an operator made it anew by hand.
+        // A crash ended the claim, or an operator made the directory anew by hand.
         (Some((found, noted)), None) if found == named && (is_new || has_log) => Ok(Some(noted)),
         (Some((found, _)), _) => Err(LogPlaceError::NotThere { named: named.to_owned(), found }),
         (None, Some(_)) => Err(LogPlaceError::Foreign { named: named.to_owned() }),
@@ -189,7 +191,7 @@ fn noted_key(
     }
 }
 
-/// A fault of the directory that is named, which is not that of the data directory.
+/// Maps a fault of the named directory, which is not a fault of the data directory.
 fn of_named(named: &Path, e: DiskError) -> LogPlaceError {
     use io::ErrorKind as K;
     match e.source.kind() {
@@ -204,7 +206,7 @@ fn store(disk: &dyn Disk, dir: &Path, name: &str, values: &[(&str, &str)]) -> Re
     let text = checked_text::encode(name, values);
     let path = dir.join(name);
     if disk.exists(&path).doing("look for", &path)? && disk::read_file(disk, &path)? == text.as_bytes() {
-        // The process before this one may have died between the rename and its sync.
+        // The previous process may have ended between the rename and its sync.
         return disk.sync_dir(dir).doing("sync the directory", dir);
     }
     disk::write_atomically(disk, dir, name, text.as_bytes())
@@ -225,9 +227,9 @@ fn read<const N: usize>(
     }
 }
 
-/// In the data directory: where the log is, and which one.
+/// File in the data directory: place and key of the log.
 const NOTE: &str = "log-dir";
-/// In the directory of the log: which one it is.
+/// File in the log directory: its key.
 const OWNER: &str = "owner";
 const PATH: &str = "path";
 const KEY: &str = "key";

@@ -8,30 +8,34 @@ use rustix::io::Errno;
 
 use crate::disk::{Disk, DiskFile, DiskLock, Space};
 
-/// A simulated disk with a volatile cache, for tests and simulations. Clones are the same disk.
+/// A simulated disk with a volatile cache, for tests and simulations. Clones share the disk.
 ///
-/// The model is the weakest that POSIX promises, with two exceptions of journalling file systems: changes of the length
-/// of one file reach the disk in their order, and directories are durable at once.
-/// - A write that is not synced may survive a [`crash`](MemDisk::crash) whole, in some of its 512-byte sectors, or not.
-/// - Names are apart from contents. Each creation, rename and removal that is not synced may survive or not, by itself.
-/// - After a sync that failed, reading still shows the new contents, but no later sync makes them durable. Only a new
-///   length is not forgotten.
-/// - Time and order of all calls are the caller's, and chance comes from the seed alone, so every run can be repeated.
+/// The model promises only what POSIX promises, with two additions of journalling file systems: changes
+/// of the length of one file reach the disk in their order, and directories are durable at once.
+/// - An unsynced write may survive a [`crash`](MemDisk::crash) whole, in some of its 512-byte sectors,
+///   or not at all.
+/// - Names are separate from contents. Each unsynced creation, rename and removal may survive or not,
+///   independently.
+/// - After a failed sync, reads still return the new contents, but no later sync makes them durable.
+///   Only a new length stays pending.
+/// - The caller decides time and order of all calls, and chance comes from the seed alone, so every run
+///   is repeatable.
 #[derive(Clone, Default)]
 pub struct MemDisk(Arc<Mutex<State>>);
 
 /// The effect of a power cut on unsynced data.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Crash {
-    /// All of it is lost.
+    /// All unsynced data is lost.
     LoseUnsynced,
-    /// The power stays on and only the process dies: all is still there, but nothing is durable by that.
+    /// The power stays on and only the process dies: all data is still there, but none becomes durable
+    /// by that.
     ProcessOnly,
-    /// Chance decides for each sector and each name; the same seed decides alike.
+    /// Chance decides for each sector and each name; the same seed gives the same result.
     Random(u64),
-    /// All of it is lost, except files and names whose path contains this.
+    /// All unsynced data is lost, except files and names whose path contains this.
     KeepOnly(&'static str),
-    /// None of it is lost, except files and names whose path contains this.
+    /// No unsynced data is lost, except files and names whose path contains this.
     LoseOnly(&'static str),
 }
 
@@ -58,14 +62,14 @@ pub enum DiskOp {
     SyncDir,
 }
 
-/// One failure to come.
+/// A planned failure.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Fault {
-    /// Of which call.
+    /// The call that fails.
     pub op: DiskOp,
     /// Only on paths that contain this.
     pub path: String,
-    /// The number of such calls that succeed before it.
+    /// Number of such calls that succeed before it.
     pub skip: u32,
     /// The error of the call.
     pub errno: Errno,
@@ -78,13 +82,14 @@ impl MemDisk {
         MemDisk::default()
     }
 
-    /// The power fails and comes back, or only the process dies. Open files and locks are gone; planned faults too.
+    /// The power fails and comes back, or only the process dies. Open files, locks and planned faults
+    /// are gone.
     pub fn crash(&self, crash: Crash) {
         self.state().crash(crash);
     }
 
-    /// After `changes` more calls that change something (syncs included), all calls fail without effect, until
-    /// [`MemDisk::crash`]. With this a test crashes at each step of something in turn.
+    /// After `changes` more calls that change something (syncs included), all calls fail without effect
+    /// until [`MemDisk::crash`]. So a test can crash at each step of an operation in turn.
     pub fn power_off_after(&self, changes: u64) {
         self.state().power_off_after = Some(changes);
     }
@@ -95,7 +100,7 @@ impl MemDisk {
         self.state().off
     }
 
-    /// Plans a failure, which happens once.
+    /// Plans a failure that happens once.
     pub fn fail(&self, fault: Fault) {
         self.state().faults.push(fault);
     }
@@ -105,7 +110,7 @@ impl MemDisk {
         self.state().capacity = Some(bytes);
     }
 
-    /// Inverts one bit of a file, on the disk itself. False if there is no such bit.
+    /// Inverts one bit of a file on the disk itself. Returns false if there is no such bit.
     pub fn flip_bit(&self, path: &Path, offset: u64, bit: u8) -> bool {
         let mut state = self.state();
         let Some(inode) = state.inode_at(path) else { return false };
@@ -120,7 +125,7 @@ impl MemDisk {
         true
     }
 
-    /// Gives a file these contents, durably; creates it if need be.
+    /// Sets the contents of a file, durably; creates it if needed.
     pub fn put(&self, path: &Path, contents: &[u8]) {
         let mut state = self.state();
         let id = state.new_inode();
@@ -138,7 +143,7 @@ impl MemDisk {
         self.state().inode_at(path).map(|inode| inode.cache.clone())
     }
 
-    /// All files with what reading them shows now.
+    /// All files with the contents that readers see now.
     #[must_use]
     pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let state = self.state();
@@ -146,7 +151,7 @@ impl MemDisk {
         state.names.iter().map(|(path, id)| (path.clone(), contents(id))).collect()
     }
 
-    /// A disk of its own with the same on it, durable or not.
+    /// A separate disk with the same content, durable or not.
     #[must_use]
     pub fn copy(&self) -> MemDisk {
         MemDisk(Arc::new(Mutex::new(self.state().clone())))
@@ -327,7 +332,8 @@ impl DiskFile for MemFile {
             let inode = state.inode(self.id)?;
             let pending = std::mem::take(&mut inode.pending);
             if permit.is_err() {
-                // The pages are clean all the same: their contents are never tried again. Lengths are in the journal.
+                // The kernel marks the pages clean anyway, so their contents are never written again.
+                // Lengths are in the journal.
                 inode.pending = pending.into_iter().filter(|c| matches!(c, Change::SetLen(_))).collect();
                 return Ok(permit?);
             }
@@ -410,7 +416,7 @@ struct State {
     capacity: Option<u64>,
     power_off_after: Option<u64>,
     off: bool,
-    /// The number of crashes; handles from before the last one are dead.
+    /// Number of crashes; handles from before the last crash are dead.
     incarnation: u64,
 }
 
@@ -444,7 +450,7 @@ impl State {
         Ok(())
     }
 
-    /// Whether the file may become at least `len` long.
+    /// Whether the file may grow to `len`.
     fn check_capacity(&self, id: u64, len: usize) -> Result<(), Errno> {
         let Some(capacity) = self.capacity else { return Ok(()) };
         let others: usize = self.inodes.iter().filter(|&(&i, _)| i != id).map(|(_, n)| n.cache.len()).sum();
@@ -518,7 +524,7 @@ impl State {
         self.forget_unreachable();
     }
 
-    /// Forgets contents without a name, now or after any crash, and without an open handle.
+    /// Removes contents that no name reaches, now or after any crash, and that have no open handle.
     fn forget_unreachable(&mut self) {
         let mut reachable: BTreeSet<u64> =
             self.names.values().chain(self.durable_names.values()).copied().collect();
@@ -564,7 +570,7 @@ impl NameChange {
     }
 }
 
-/// Contents of a file: as reading shows them, as they are on the disk, and the changes between.
+/// Contents of a file: for readers, on the disk, and the changes between them.
 #[derive(Clone, Default)]
 struct Inode {
     cache: Vec<u8>,
@@ -586,7 +592,7 @@ impl Inode {
         self.pending.push(change);
     }
 
-    /// All that was not synced reaches the disk.
+    /// All unsynced changes reach the disk.
     fn make_durable(&mut self) {
         for change in std::mem::take(&mut self.pending) {
             change.apply(&mut self.durable);

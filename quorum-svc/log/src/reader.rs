@@ -11,15 +11,15 @@ use crate::segment::{Records, Segment};
 pub struct LogReader(pub(crate) Arc<Shared>);
 
 impl LogReader {
-    /// The entries after `after` up to `upto` (inclusive), in order, without a gap: those that fit into
-    /// `max_bytes` by [`Entry::weight`], but at least one if there is one. Empty if the log ends with
-    /// `after`. It may return fewer than fit.
+    /// The entries after `after` up to `upto` (inclusive), in order and without a gap. They fit into
+    /// `max_bytes` by [`Entry::weight`], but there is at least one if one exists. Empty if the log ends
+    /// with `after`. The result may have fewer entries than fit.
     ///
-    /// Entries can be read as soon as they are appended, before they are durable. The newest come from memory without
-    /// a copy; older ones are read from disk, which blocks the thread.
+    /// Entries are readable as soon as they are appended, before they are durable. The newest come from
+    /// memory without a copy. Older ones come from disk, which blocks the thread.
     ///
     /// # Errors
-    /// If the log does not contain `after`, has purged the entries after it, or cannot be read.
+    /// The log does not contain `after`, has purged the entries after it, or is unreadable.
     pub fn read_after(&self, after: Zxid, upto: Zxid, max_bytes: usize) -> Result<Vec<Entry>, ReadError> {
         loop {
             let (records, upto, generation) = {
@@ -44,16 +44,17 @@ impl LogReader {
                 (segment.records(after), upto, state.generation)
             };
             let entries = read_records(records, after, upto, max_bytes);
-            // During the read the end of the log may have been cut off and written anew: then the result is
-            // worthless. Appends and purges do no harm, because the read data stays in its place.
+            // During the read the end of the log may have been cut off and written anew. Then the
+            // result is worthless. Appends and purges do no harm, because they leave the read data in
+            // place.
             if self.0.read().generation == generation {
                 return entries;
             }
         }
     }
 
-    /// A point in the log with at least `bytes` bytes of files, headers included, and at least `entries`
-    /// entries between it and `upto`, and hardly more than that. The beginning of the log, if the log is
+    /// A point in the log with at least `bytes` bytes of files, headers included, and at least
+    /// `entries` entries between it and `upto`, and hardly more. The beginning of the log if the log is
     /// shorter.
     #[must_use]
     pub fn back_from(&self, upto: Zxid, bytes: u64, entries: u64) -> Zxid {
@@ -61,7 +62,7 @@ impl LogReader {
         let mut begin = 0;
         let mut points = Vec::new();
         for segment in state.sealed.iter().chain([&state.active]) {
-            // The entry at an offset is the first after that point.
+            // The entry at an offset is the first one after that point.
             let starts = segment.index.iter().map(|&(first, offset)| (first, begin + offset));
             points.extend(starts);
             begin += segment.end;
@@ -73,7 +74,7 @@ impl LogReader {
         points.iter().rev().find(far).map_or(state.history.base(), |&(first, _)| first)
     }
 
-    /// How many files the log has, and how many bytes are written in them.
+    /// Number of files of the log, and number of bytes written in them.
     #[must_use]
     pub fn size(&self) -> (usize, u64) {
         let state = self.0.read();
@@ -113,14 +114,14 @@ impl Shared {
 
 pub(crate) struct State {
     pub(crate) history: History,
-    /// As in the entries.
+    /// The levels in the entries.
     pub(crate) levels: LevelHistory,
     /// The segments before the active one: ascending, without a hole, complete and durable.
     pub(crate) sealed: Vec<Segment>,
     /// The segment that the writer writes to.
     pub(crate) active: Segment,
     pub(crate) window: Window,
-    /// Raised before anything that readers may be reading is changed on disk.
+    /// Raised before a change on disk that could affect a running read.
     pub(crate) generation: u64,
 }
 
@@ -150,7 +151,7 @@ impl Window {
         }
     }
 
-    /// Forgets entries after `last`.
+    /// Drops entries after `last`.
     pub(crate) fn truncate(&mut self, last: Zxid) {
         let kept = self.entries.partition_point(|e| e.zxid <= last);
         self.bytes -= self.entries.drain(kept..).map(|e| e.weight()).sum::<usize>();
@@ -159,7 +160,7 @@ impl Window {
         }
     }
 
-    /// `None` if it begins too late.
+    /// Returns `None` if the window begins too late.
     fn read_after(&self, after: Zxid, upto: Zxid, max_bytes: usize) -> Option<Vec<Entry>> {
         if after < self.prev {
             return None;
@@ -202,7 +203,7 @@ impl Taken {
         Taken { entries: Vec::new(), bytes: 0, max_bytes }
     }
 
-    /// False, and not taken, if there is no room.
+    /// Takes an entry. Returns false, without taking it, if there is no room.
     fn take(&mut self, entry: Entry) -> bool {
         let bytes = self.bytes + entry.weight();
         if bytes > self.max_bytes && !self.entries.is_empty() {

@@ -1,4 +1,4 @@
-//! Decisions about the data directory of a stopped node that only an operator may take.
+//! Decisions about the data directory of a stopped node that are reserved for an operator.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::disk::{Disk, Doing};
 use crate::log_place::LogPlace;
 use crate::{DataDir, EpochFile, Epochs, IdentityError, IncarnationError, Incarnations, Owner, StorageError};
 
-/// The data directory of a node that is down, for an operator.
+/// The data directory of a stopped node, for an operator.
 pub struct Offline {
     disk: Arc<dyn Disk>,
     dir: DataDir,
@@ -19,10 +19,10 @@ pub struct Offline {
 }
 
 impl Offline {
-    /// Takes the directory `dir`. Nothing is changed yet.
+    /// Claims the directory `dir`. Changes nothing yet.
     ///
     /// # Errors
-    /// It is not of a node, it is in use, it is damaged, or it never had any data.
+    /// The directory is no data directory, is in use, is damaged, or never had any data.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<Offline, StorageError> {
         let (dir, owner) = DataDir::open(disk.as_ref(), dir)?;
         let epochs = EpochFile::load(disk.clone(), dir.path())?;
@@ -36,34 +36,34 @@ impl Offline {
         Ok(Offline { disk, dir, owner, epochs })
     }
 
-    /// The directory of its log, if `log_dir` names it; `None`: in the data directory. Without the log, the
-    /// directory has little of the node's data.
+    /// The directory of its log, at `log_dir` or, with `None`, in the data directory. Without the log,
+    /// the directory has little of the node's data.
     ///
     /// # Errors
-    /// The log is not there, or is another one.
+    /// The log is missing, or is another one.
     pub fn find_log(&self, log_dir: Option<&Path>) -> Result<PathBuf, StorageError> {
         Ok(LogPlace::look(self.disk.as_ref(), self.dir.path(), log_dir)?)
     }
 
-    /// Whose directory it is.
+    /// The owner of the directory.
     #[must_use]
     pub fn owner(&self) -> &Owner {
         &self.owner
     }
 
-    /// Its promises and losses.
+    /// The promises and losses of the node.
     #[must_use]
     pub fn epochs(&self) -> Epochs {
         self.epochs.epochs()
     }
 
-    /// Begins another ensemble, with these members and this id, from what the directory has. Servers of the old one, and their
-    /// directories, have nothing to do with it any more. `run` is random.
+    /// Founds another ensemble with these members and this id from the data of the directory. Servers
+    /// of the old ensemble, and their directories, no longer belong to it. `run` is random.
     ///
     /// # Errors
-    /// The disk. What was done until then is safe: do it again.
+    /// A failure of the disk. The completed steps are safe: repeat the call.
     pub fn found(mut self, members: Ensemble, id: EnsembleId, run: u64) -> Result<(), StorageError> {
-        // First the id: with the new id no server of the old ensemble accepts this node any more.
+        // The id first: no server of the old ensemble accepts this node with the new id.
         let before = self.epochs();
         self.epochs.store(Epochs { ensemble: Some(id), damage: Damage::None, ..before })?;
         self.renew_incarnations(self.owner.id, run)?;
@@ -73,17 +73,17 @@ impl Offline {
     /// Makes this copy of another node's directory the directory of node `id`. `run` is random.
     ///
     /// # Errors
-    /// The disk. What was done until then is safe: do it again.
+    /// A failure of the disk. The completed steps are safe: repeat the call.
     pub fn hand_to(self, id: PeerId, run: u64) -> Result<(), StorageError> {
         self.renew_incarnations(id, run)?;
         self.assign(Owner { id, ..self.owner.clone() })
     }
 
-    /// Removes the note that this directory is an older copy, and adds every incarnation of it that others
-    /// have met to the known ones. `run` is random.
+    /// Removes the note that this directory is an older copy. All its incarnations that others have met
+    /// count as known. `run` is random.
     ///
     /// # Errors
-    /// The disk.
+    /// A failure of the disk.
     pub fn trust(mut self, run: u64) -> Result<(), StorageError> {
         let mut incarnations = Incarnations::begin(self.disk.clone(), self.dir.path(), self.owner.id, run)?;
         incarnations.trust()?;
@@ -91,20 +91,20 @@ impl Offline {
         Ok(self.epochs.store(Epochs { damage: Damage::None, ..before })?)
     }
 
-    /// The directory of a store in a process of its own has an identity as well.
+    /// Also assigns the directory of a store in a process of its own, which has an identity as well.
     fn assign(&self, owner: Owner) -> Result<(), StorageError> {
         let store = self.dir.path().join("store");
         match DataDir::open(self.disk.as_ref(), &store) {
             Ok((store, _)) => store.assign(self.disk.as_ref(), &owner)?,
-            // Nothing there.
+            // There is no such directory.
             Err(IdentityError::NotThere { .. } | IdentityError::Disk(_)) => {}
             Err(other) => return Err(other.into()),
         }
         Ok(self.dir.assign(self.disk.as_ref(), &owner)?)
     }
 
-    /// It forgets the incarnations that it has met, and servers that have met node `id` before do not report
-    /// it as an older copy.
+    /// Makes the incarnations anew. The node forgets the incarnations that it has met, and servers that
+    /// have met node `id` before do not report it as an older copy.
     fn renew_incarnations(&self, id: PeerId, run: u64) -> Result<(), StorageError> {
         let path = self.dir.path().join(crate::incarnations::NAME);
         let removed = |path: &Path| -> Result<(), crate::DiskError> {

@@ -14,31 +14,31 @@ use crate::segment::{self, Segment};
 /// The findings and actions of opening the log.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Recovery {
-    /// There was no log, and an empty one was made, as [`LogOptions::may_create`] allowed.
+    /// There was no log, and [`LogOptions::may_create`] allowed to create an empty one.
     pub created: bool,
     /// Bytes of a torn tail that were cut: the remains of entries that were never reported as durable.
     pub cut_bytes: u64,
     /// A reset that a crash had interrupted was completed.
     pub completed_reset: bool,
-    /// Files of the log.
+    /// Number of files.
     pub segments: usize,
-    /// Entries in it.
+    /// Number of entries.
     pub entries: u64,
 }
 
-/// The log as recovery found it.
+/// The recovered log.
 pub(crate) struct Recovered {
     pub(crate) history: History,
     pub(crate) levels: LevelHistory,
     /// All segments but the last, ascending.
     pub(crate) sealed: Vec<Segment>,
-    /// The last one.
+    /// The last segment.
     pub(crate) active: Segment,
     pub(crate) durable_file: DurableFile,
     pub(crate) report: Recovery,
 }
 
-/// Reads and checks the whole log, and then makes everything that it found durable. Nothing is changed before all of it
+/// Reads and checks the whole log, then makes its content durable. Changes nothing before the whole log
 /// is known to be sound.
 pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<Recovered, LogError> {
     if !options.may_create && !is_log(disk, dir)? {
@@ -57,7 +57,7 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
         let scan = Scan::read(disk, dir, name, options)?;
         if let Some(before) = scans.last_mut() {
             before.check_border(&scan)?;
-            // Only the last one may need its contents again.
+            // Only the last scan may need its contents again.
             before.contents = Vec::new();
         }
         scans.push(scan);
@@ -80,7 +80,7 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
         let path = dir.join(name);
         disk.remove(&path).doing("remove", &path)?;
     }
-    // The process before this one may have died between a change of names and its sync.
+    // The previous process may have ended between a change of names and its sync.
     disk.sync_dir(dir).doing("sync the directory", dir)?;
     let mut last = match last {
         Some(last) => last,
@@ -102,7 +102,7 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
     Ok(Recovered { history, levels, sealed, active: last.segment, durable_file, report })
 }
 
-/// Nothing is done with a log at a level that this build does not know, whether that is committed or not.
+/// Refuses a log at a level that this build does not know, whether that level is committed or not.
 pub(crate) fn check_level(dir: &Path, level: Option<Level>, build: &Build) -> Result<(), LogError> {
     let checked = level.map_or(Ok(()), |level| build.check("this node", level));
     checked.map_err(|why| LogError::Level { dir: dir.to_owned(), why })
@@ -111,25 +111,25 @@ pub(crate) fn check_level(dir: &Path, level: Option<Level>, build: &Build) -> Re
 /// The base of a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Base {
-    /// The state before its first entry.
+    /// Zxid of the state before the first entry.
     pub zxid: Zxid,
-    /// The feature level there.
+    /// The feature level of that state.
     pub level: Option<Level>,
 }
 
 impl Base {
-    /// Nothing.
+    /// The base of a new log.
     pub const EMPTY: Base = Base { zxid: Zxid::ZERO, level: None };
 }
 
-/// Records that the log is to be emptied and to continue after `base`. After this call it happens even if the
-/// process crashes.
+/// Stores that the log will be emptied and continue after `base`. After this call the reset completes
+/// even if the process crashes.
 pub(crate) fn begin_reset(disk: &dyn Disk, dir: &Path, base: Base) -> Result<(), DiskError> {
     let note = format::encode_header(Magic::Reset, base.zxid, Salt::NONE, base.level);
     disk::write_atomically(disk, dir, RESET, &note)
 }
 
-/// Empties the log as [`begin_reset`] wrote down. May be done again after a crash at any point of it.
+/// Executes the reset that [`begin_reset`] stored. May be repeated after a crash at any point.
 pub(crate) fn finish_reset(
     disk: &dyn Disk,
     dir: &Path,
@@ -150,7 +150,7 @@ pub(crate) fn finish_reset(
     Ok(segment)
 }
 
-/// An empty segment, for which the reserve is used if need be.
+/// Creates an empty segment, with the space of the reserve if needed.
 fn new_segment(disk: &dyn Disk, dir: &Path, base: Base, options: &LogOptions) -> Result<Segment, DiskError> {
     let least = (HEADER_LEN + MARK_LEN) as u64;
     reserve::with(disk, dir, || {
@@ -159,7 +159,7 @@ fn new_segment(disk: &dyn Disk, dir: &Path, base: Base, options: &LogOptions) ->
     })
 }
 
-/// Whether the directory has a log, or a note to make one anew.
+/// Whether the directory has a log, or the note of a reset.
 pub(crate) fn is_log(disk: &dyn Disk, dir: &Path) -> Result<bool, DiskError> {
     if !disk.exists(dir).doing("look for", dir)? {
         return Ok(false);
@@ -175,14 +175,14 @@ fn interrupted_reset(disk: &dyn Disk, dir: &Path) -> Result<Option<Base>, LogErr
     }
     let contents = disk::read_file(disk, &note)?;
     let header = format::decode_header(Magic::Reset, &contents).map_err(|e| bad_header(&note, e))?;
-    // It may have been renamed and not yet synced by the process before this one.
+    // The previous process may have renamed the file without a sync.
     disk.sync_dir(dir).doing("sync the directory", dir)?;
     Ok(Some(Base { zxid: header.zxid, level: header.level }))
 }
 
-/// Makes a log usable again that [`recover`] found damaged: keeps the sound part before the damage and moves
-/// everything else aside. Without a sound beginning the log continues empty after `base`. Returns the moved
-/// or copied files. It may be repeated after a crash at any point.
+/// Makes a log usable again that [`recover`] found damaged. It keeps the sound part before the damage
+/// and puts everything else aside. Without a sound beginning the log continues empty after `base`.
+/// Returns the moved or copied files. May be repeated after a crash at any point.
 pub(crate) fn salvage(
     disk: &dyn Disk,
     dir: &Path,
@@ -211,10 +211,11 @@ pub(crate) fn salvage(
         count += 1;
     }
     let mut aside = Vec::new();
-    // From the last one and each durably, so that a crash leaves no hole.
+    // Moves them durably one by one, the last first, so a crash leaves no hole.
     for (n, name) in names.iter().enumerate().skip(count).rev() {
         if n == 0 {
-            // A log exists at any time: a crash right here costs at most this copy of the damaged part.
+            // A log exists at any time. A crash at this point costs at most this copy of the damaged
+            // part.
             begin_reset(disk, dir, base)?;
         }
         let (from, to) = (dir.join(name), free_name(disk, dir, name)?);
@@ -238,16 +239,16 @@ pub(crate) fn salvage(
         aside.push(copy);
         last.segment.cut()?;
     }
-    // Last, so that after a crash all of this is done again.
+    // At the end, so that a crash before it repeats the whole procedure.
     if DurableFile::read(disk, dir)?.is_some_and(|known| known > last.segment.last) {
         DurableFile::open(disk, dir, last.segment.last)?;
     }
     Ok(aside)
 }
 
-/// Removes files that were put aside earlier, the oldest first, and then the part farthest behind the damage,
-/// until no more than [`DAMAGED_FILES`] and [`DAMAGED_BYTES`] are left. The first of `aside` stays in any
-/// case. Returns the removed files.
+/// Removes damaged files until at most [`DAMAGED_FILES`] and [`DAMAGED_BYTES`] are left: first older
+/// files, the oldest first, then new ones, the part farthest behind the damage first. The first of
+/// `aside` stays in any case. Returns the removed files.
 pub(crate) fn bound_damaged(
     disk: &dyn Disk,
     dir: &Path,
@@ -256,7 +257,7 @@ pub(crate) fn bound_damaged(
     let names = disk.list(dir).doing("list", dir)?;
     let damaged = names.iter().filter(|n| n.contains(".log.damaged")).map(|n| dir.join(n));
     let (mut now, mut before): (Vec<PathBuf>, Vec<PathBuf>) = damaged.partition(|path| aside.contains(path));
-    // From what is worth most.
+    // The most valuable first.
     now.sort_unstable();
     before.sort_unstable_by(|one, other| other.cmp(one));
     let (mut bytes, mut removed) = (0, Vec::new());
@@ -271,7 +272,7 @@ pub(crate) fn bound_damaged(
     Ok(removed)
 }
 
-/// A name for what is left of a damaged segment.
+/// A free name for the rest of a damaged segment.
 fn free_name(disk: &dyn Disk, dir: &Path, segment: &str) -> Result<PathBuf, DiskError> {
     let mut path = dir.join(format!("{segment}.damaged"));
     let mut n = 1;
@@ -331,7 +332,7 @@ impl Scan {
     }
 
     /// # Errors
-    /// A record that this version does not know.
+    /// This version does not know a record.
     fn follow_chain(&mut self, index_interval: u64) -> Result<(), LogError> {
         let contents = std::mem::take(&mut self.contents);
         let mut at = HEADER_LEN;
@@ -361,7 +362,8 @@ impl Scan {
         Ok(())
     }
 
-    /// A segment is made only after all before it is durable, so the next one must begin where this one ends.
+    /// Checks that the next segment begins at the end of this one: a segment is created only after all
+    /// entries before it are durable.
     fn check_border(&self, next: &Scan) -> Result<(), LogError> {
         let (last, next_prev) = (self.segment.last, next.segment.prev);
         if last == next_prev {
@@ -374,8 +376,8 @@ impl Scan {
         Err(damaged(&self.segment.path, self.segment.end, last, &found))
     }
 
-    /// Distinguishes a torn tail from damage, see [`crate::format`]. All up to `known` is known to have been
-    /// durable.
+    /// Distinguishes a torn tail from damage; see [`crate::format`]. The log is known to have been
+    /// durable up to `known`.
     fn check_tail(&self, known: Zxid) -> Result<(), LogError> {
         let last = self.segment.last;
         let found = if self.witness > last {
@@ -388,15 +390,16 @@ impl Scan {
         Err(damaged(&self.segment.path, self.segment.end, last, &found))
     }
 
-    /// Cuts a torn tail and makes all entries durable; returns how many bytes were cut.
+    /// Cuts a torn tail and makes all entries durable. Returns the number of cut bytes.
     fn make_durable(&mut self) -> Result<u64, LogError> {
         if self.garbage > 0 {
             self.segment.cut()?;
         }
         let segment = &self.segment;
-        // If the process before this one died of a failed fsync, then what it wrote last can be read from the page cache,
-        // but the kernel takes it for written. Only writing it again brings it to the disk: the records that are not
-        // proven, and the zeros of a truncate up to the end of their block.
+        // The previous process may have ended because of a failed fsync. Then its last writes are
+        // readable from the page cache, but the kernel treats them as written. Only another write
+        // brings them to the disk: the records without proof, and the zeros of a truncation up to the
+        // end of their block.
         let from =
             self.records.iter().find(|&&(zxid, _)| zxid > self.proven).map_or(segment.end, |&(_, at)| at);
         let block_end = segment.end.next_multiple_of(BLOCK).min(segment.len);
@@ -410,8 +413,8 @@ impl Scan {
     }
 }
 
-/// The greatest durable zxid in any head of a record or mark in these bytes, at any position. Linear in the
-/// bytes for any content.
+/// The greatest durable zxid in any head of a record or mark in these bytes, at any position. Linear in
+/// the number of bytes for any content.
 fn greatest_witness(bytes: &[u8], position: u64, salt: Salt) -> Zxid {
     let mut greatest = Zxid::ZERO;
     let mut at = 0;
@@ -428,7 +431,7 @@ fn greatest_witness(bytes: &[u8], position: u64, salt: Salt) -> Zxid {
     greatest
 }
 
-/// How many bytes until only zeros follow.
+/// Length of the bytes without their trailing zeros.
 fn nonzero_len(bytes: &[u8]) -> usize {
     let mut len = bytes.len();
     while len > 0 {
@@ -457,11 +460,11 @@ fn damaged(path: &Path, offset: u64, zxid_before: Zxid, found: &str) -> LogError
     LogError::Damaged { segment: path.to_owned(), offset, zxid_before, found: found.to_owned() }
 }
 
-/// Files that were put aside because they were damaged, and their bytes: for inspection, not for use.
+/// Maximum number and total bytes of damaged files put aside. They are for inspection, not for use.
 const DAMAGED_FILES: usize = 8;
 const DAMAGED_BYTES: u64 = 512 << 20;
 
-/// The note that the log is being emptied, with the new base.
+/// The note of a reset, with the new base.
 const RESET: &str = "reset";
 
 /// The largest block of the usual file systems.

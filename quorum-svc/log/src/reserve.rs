@@ -1,27 +1,29 @@
-//! A file that reserves space, in a directory that must take small writes also on a full disk: promises, and
-//! log entries that free space. A writer that finds no space removes the file and retries once.
+//! A file that reserves space in a directory that must accept small writes even on a full disk:
+//! promises, and log entries that free space. A writer that finds no space removes the file and retries
+//! once.
 
 use std::io;
 use std::path::Path;
 
 use crate::disk::{Disk, DiskError, DiskFile, Doing, Space};
 
-/// The state of a reserve that is to be [kept](keep).
+/// The state of a reserve after [`keep`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reserve {
     /// It holds the space.
     Kept,
-    /// There is none, or a smaller one: there is too little space.
+    /// There is no reserve, or a smaller one, because space is short.
     NoSpace,
-    /// It is there and holds nothing: this file system promises no space, and stores zeros as holes.
+    /// The reserve exists and holds nothing: this file system promises no space, and stores zeros as
+    /// holes.
     Hollow,
 }
 
-/// Makes the reserve of `dir` of `bytes` bytes, if it does not hold that space already. Takes nothing if
-/// there would be less than `left` free bytes after it, or if others take the space meanwhile.
+/// Makes a reserve of `bytes` bytes in `dir`, if it does not hold that space already. Takes nothing if
+/// less than `left` bytes would stay free, or if others take the space in the meantime.
 ///
 /// # Errors
-/// The disk.
+/// A failure of the disk.
 pub fn keep(disk: &dyn Disk, dir: &Path, bytes: u64, left: u64) -> Result<Reserve, DiskError> {
     let path = dir.join(NAME);
     let mut held = 0;
@@ -36,7 +38,7 @@ pub fn keep(disk: &dyn Disk, dir: &Path, bytes: u64, left: u64) -> Result<Reserv
     if free.saturating_add(held) < bytes.saturating_add(left) {
         return Ok(Reserve::NoSpace);
     }
-    // A smaller one was left by a process that was killed while it made it.
+    // A process that was killed during the creation left a smaller one.
     release(disk, dir)?;
     let file = disk.create(&path).doing("create", &path)?;
     match fill(file.as_ref(), bytes).doing("reserve space for", &path) {
@@ -47,7 +49,7 @@ pub fn keep(disk: &dyn Disk, dir: &Path, bytes: u64, left: u64) -> Result<Reserv
     }
 }
 
-/// Space that is free again once the file is removed.
+/// Space that becomes free if the file is removed.
 fn held_by(file: &dyn DiskFile, path: &Path) -> Result<u64, DiskError> {
     let len = file.len().doing("find the length of", path)?;
     Ok(len.min(file.allocated().doing("find the space of", path)?))
@@ -58,7 +60,7 @@ fn fill(file: &dyn DiskFile, bytes: u64) -> io::Result<()> {
     if file.allocated()? >= bytes {
         return Ok(());
     }
-    // The file system cannot promise space: then it is taken.
+    // The file system cannot promise space, so this occupies it.
     let zeros = vec![0; 1 << 20];
     let mut at = 0;
     while at < bytes {
@@ -66,26 +68,26 @@ fn fill(file: &dyn DiskFile, bytes: u64) -> io::Result<()> {
         file.write_at(piece, at)?;
         at += piece.len() as u64;
     }
-    // Some file systems know only then how much it takes.
+    // Some file systems know the occupied space only after this.
     file.sync_all()
 }
 
-/// Gives the space of the reserve of `dir` free. False if there is none.
+/// Releases the reserve of `dir`. Returns false if there is none.
 ///
 /// # Errors
-/// The disk.
+/// A failure of the disk.
 pub fn release(disk: &dyn Disk, dir: &Path) -> Result<bool, DiskError> {
     let path = dir.join(NAME);
     if !disk.exists(&path).doing("look for", &path)? {
         return Ok(false);
     }
     disk.remove(&path).doing("remove", &path)?;
-    // Some file systems give the space free only with their next commit.
+    // Some file systems free the space only with their next commit.
     disk.sync_dir(dir).doing("sync the directory", dir)?;
     Ok(true)
 }
 
-/// Does this, and once more with the space of the reserve of `dir` if there was none.
+/// Runs `change`. If space is missing, releases the reserve of `dir` and runs it once more.
 pub(crate) fn with<T>(
     disk: &dyn Disk,
     dir: &Path,

@@ -8,7 +8,7 @@ use crate::error::LogError;
 use crate::format::{self, HEADER_LEN, Item, MARK_LEN, Magic, Salt};
 use crate::recovery::Base;
 
-/// A file of the log and what is known of it. The format is described in [`crate::format`].
+/// A file of the log and its known content. [`crate::format`] describes the format.
 #[derive(Clone)]
 pub(crate) struct Segment {
     pub(crate) path: PathBuf,
@@ -16,28 +16,28 @@ pub(crate) struct Segment {
     pub(crate) salt: Salt,
     /// The zxid before its first entry.
     pub(crate) prev: Zxid,
-    /// The feature level there.
+    /// The feature level at `prev`.
     pub(crate) level: Option<Level>,
     /// Its last entry; `prev` if it has none.
     pub(crate) last: Zxid,
-    /// Where the last record ends.
+    /// End of the last record.
     pub(crate) end: u64,
     /// Length of the file.
     pub(crate) len: u64,
-    /// Where some of its records are, ascending.
+    /// Positions of some of its records, ascending.
     pub(crate) index: Vec<(Zxid, u64)>,
 }
 
 impl Segment {
-    /// The size of a segment that must hold `needs` bytes: the usual size, but no more than a quarter of the
-    /// free space, so that the log leaves room for the snapshots that let it be purged.
+    /// The size of a segment that must hold `needs` bytes. It is the usual size, but at most a quarter
+    /// of the free space, so that the log leaves room for the snapshots that let it be purged.
     pub(crate) fn len_for(disk: &dyn Disk, dir: &Path, usual: u64, needs: u64) -> Result<u64, DiskError> {
         let free = disk.space(dir).doing("find the free space of", dir)?.free;
         Ok(usual.min((free / 4).max(LEAST)).max(needs))
     }
 
-    /// Creates a segment for entries after a base, durably and under a temporary name until it is complete.
-    /// Its salt is made of `secret`.
+    /// Creates a segment for entries after a base, durably, under a temporary name until it is
+    /// complete. Its salt derives from `secret`.
     pub(crate) fn create(
         disk: &dyn Disk,
         dir: &Path,
@@ -59,17 +59,17 @@ impl Segment {
         Ok(Segment { path, file, salt, prev, level, last: prev, end, len, index })
     }
 
-    /// The record of `zxid`, which begins at `offset`, is of a later version.
+    /// The error for the record of `zxid` at `offset`, which is of a later version.
     pub(crate) fn unknown(&self, offset: u64, zxid: Zxid, unknown: UnknownRecord) -> LogError {
         LogError::Unknown { segment: self.path.clone(), offset, zxid, unknown }
     }
 
-    /// Whether it has no entries.
+    /// Whether the segment has no entries.
     pub(crate) fn is_empty(&self) -> bool {
         self.last == self.prev
     }
 
-    /// Notes a record at `offset`.
+    /// Adds a record at `offset`.
     pub(crate) fn note(&mut self, zxid: Zxid, offset: u64, record_len: u64, index_interval: u64) {
         if self.index.last().is_none_or(|&(_, indexed)| offset - indexed >= index_interval) {
             self.index.push((zxid, offset));
@@ -78,9 +78,9 @@ impl Segment {
         self.end = offset + record_len;
     }
 
-    /// Makes the file end after the noted end, durably: old records after it are gone and read as zeros.
+    /// Ends the file at the noted end, durably: old records after it are gone and read as zeros.
     ///
-    /// The cut is one change of the length, so that a crash leaves all of the old records or none.
+    /// The cut is one change of the length, so a crash leaves all or none of the old records.
     /// Overwriting them with zeros could leave the last ones after a hole.
     ///
     /// If others have taken the freed space, the segment is full.
@@ -96,7 +96,7 @@ impl Segment {
         self.file.sync_all().doing("sync", &self.path)
     }
 
-    /// Notes in the file, after the last record, that everything up to it is durable.
+    /// Marks in the file, after the last record, that everything up to it is durable.
     pub(crate) fn mark(&self, durable: Zxid) -> Result<(), DiskError> {
         if self.end + MARK_LEN as u64 > self.len {
             return Ok(());
@@ -105,7 +105,7 @@ impl Segment {
         self.file.write_at(&mark, self.end).doing("write to", &self.path)
     }
 
-    /// Where the record of `zxid`, one of its entries, ends; the end of the header if it is the zxid before them.
+    /// End of the record of `zxid`, one of its entries; end of the header for the zxid before them.
     pub(crate) fn end_of(&self, zxid: Zxid) -> Result<u64, LogError> {
         let mut records = self.records(zxid);
         while let Some((offset, entry)) = records.next()? {
@@ -116,7 +116,7 @@ impl Segment {
         Ok(self.end)
     }
 
-    /// Its records from one not after the successor of `after`.
+    /// The records of the segment. The first one is at or before the successor of `after`.
     pub(crate) fn records(&self, after: Zxid) -> Records {
         let indexed = self.index.partition_point(|&(zxid, _)| zxid <= after);
         let position = match indexed.checked_sub(1).and_then(|i| self.index.get(i)) {
@@ -141,17 +141,17 @@ pub(crate) struct Records {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
     salt: Salt,
-    /// Of the next record in the file.
+    /// Position of the next record in the file.
     position: u64,
     end: u64,
     buffer: Vec<u8>,
-    /// Of the next record in the buffer.
+    /// Position of the next record in the buffer.
     at: usize,
     last: Zxid,
 }
 
 impl Records {
-    /// The next entry and where its record begins; `None` at the end.
+    /// The next entry and the position of its record; `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<(u64, Entry)>, LogError> {
         loop {
             if self.position >= self.end {
@@ -185,7 +185,7 @@ impl Records {
         }
     }
 
-    /// Reads on until at least `needs` bytes after the position are in the buffer.
+    /// Reads on until the buffer has at least `needs` bytes after the position.
     fn fill(&mut self, needs: usize) -> Result<(), LogError> {
         self.buffer.drain(..self.at);
         self.at = 0;
@@ -221,5 +221,5 @@ pub(crate) fn is_name(name: &str) -> bool {
 /// mark.
 const LEAST: u64 = 1 << 20;
 
-/// How much is read at once.
+/// Bytes of one read.
 const READ_BYTES: usize = 128 << 10;

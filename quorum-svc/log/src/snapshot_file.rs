@@ -8,9 +8,10 @@ use crate::disk::{Disk, DiskFile, Doing};
 use crate::format::{self, BadHeader, HEADER_LEN, Magic, PREFIX_LEN, Salt, TRAILER_LEN};
 use crate::snapshots::{Inner, SnapshotError};
 
-/// Reads one snapshot, chunk by chunk, and checks each. The format is described in [`crate::format`].
+/// Reads one snapshot chunk by chunk, and checks each chunk. [`crate::format`] describes the format.
 ///
-/// The state is sound only if the end was reached without an error: the checksum of the whole is checked there.
+/// The state is sound only if the reader reaches the end without an error: it checks the checksum of
+/// the whole there.
 pub struct SnapshotReader {
     file: Box<dyn DiskFile>,
     path: PathBuf,
@@ -18,10 +19,10 @@ pub struct SnapshotReader {
     level: Level,
     position: u64,
     chunks: u64,
-    /// Of everything before the position.
+    /// Checksum of everything before the position.
     crc: u32,
     ended: bool,
-    /// The set of snapshots that the file belongs to, if any; damage is reported to it.
+    /// The set of snapshots that has this file, if any. The reader reports damage to it.
     pub(crate) owner: Option<Arc<Inner>>,
 }
 
@@ -42,23 +43,23 @@ impl SnapshotReader {
         Ok(SnapshotReader { file, path, zxid, level, position, chunks: 0, crc, ended: false, owner: None })
     }
 
-    /// The state is exactly this.
+    /// The exact zxid of the state.
     #[must_use]
     pub fn zxid(&self) -> Zxid {
         self.zxid
     }
 
-    /// The feature level there.
+    /// The feature level of the state.
     #[must_use]
     pub fn level(&self) -> Level {
         self.level
     }
 
-    /// The next chunk, as it was written; `None` at the end.
+    /// The next chunk as it was written; `None` at the end.
     ///
     /// # Errors
-    /// Damage, or the disk. Nothing after it can be read. A damaged snapshot no longer counts: an older one
-    /// is the [latest](crate::Snapshots::latest) then.
+    /// Damage, or a failure of the disk; nothing after it is readable. A damaged snapshot no longer
+    /// counts: an older one becomes the [latest](crate::Snapshots::latest).
     pub fn next_chunk(&mut self) -> Result<Option<Bytes>, SnapshotError> {
         let chunk = self.check_next_chunk();
         if let (Err(SnapshotError::Damaged { .. }), Some(owner)) = (&chunk, &self.owner) {
@@ -127,7 +128,7 @@ impl Iterator for SnapshotReader {
     }
 }
 
-/// Reads a whole snapshot to see whether it is sound, and at which feature level.
+/// Reads a whole snapshot to check it. Returns its feature level.
 pub(crate) fn verify(disk: &dyn Disk, path: PathBuf, zxid: Zxid) -> Result<Level, SnapshotError> {
     let mut reader = SnapshotReader::open(disk, path, zxid)?;
     while reader.next_chunk()?.is_some() {}
@@ -140,7 +141,7 @@ pub(crate) struct SnapshotEncoder {
     path: PathBuf,
     position: u64,
     chunks: u64,
-    /// Of everything before the position.
+    /// Checksum of everything before the position.
     crc: u32,
     buffer: Vec<u8>,
 }
@@ -197,5 +198,5 @@ fn damaged(path: &Path, offset: u64, found: &str) -> SnapshotError {
     SnapshotError::Damaged { path: path.to_owned(), offset, found: found.to_owned() }
 }
 
-/// Larger pieces are written as several chunks.
+/// Maximum size of a chunk. Larger pieces are written as several chunks.
 const MAX_CHUNK: usize = 16 << 20;

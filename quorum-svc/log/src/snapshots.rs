@@ -9,13 +9,13 @@ use crate::format::VERSION;
 use crate::recovery::Base;
 use crate::snapshot_file::{self, SnapshotEncoder, SnapshotReader};
 
-/// Why a snapshot cannot be written or read.
+/// An error of writing or reading a snapshot.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The disk failed; the node has to stop.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// It is not as it was written.
+    /// The content of the snapshot is not what was written.
     #[error(
         "the snapshot {} is damaged at byte {offset}: {found}. An older one or the leader's state takes its place; check \
          the disk",
@@ -24,12 +24,12 @@ pub enum SnapshotError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Where in it.
+        /// Position in the file.
         offset: u64,
         /// The found content.
         found: String,
     },
-    /// A newer version of the program wrote it.
+    /// A newer version of the program wrote the file.
     #[error("{} has format version {found}, but this program knows only version {VERSION}: start the version that \
              wrote it, or a newer one", path.display())]
     Version {
@@ -38,37 +38,38 @@ pub enum SnapshotError {
         /// Its version.
         found: u32,
     },
-    /// There is none at this zxid.
+    /// There is no snapshot at this zxid.
     #[error("there is no snapshot at {zxid}")]
     NotThere {
         /// The requested zxid.
         zxid: Zxid,
     },
-    /// States only go forward.
+    /// A new snapshot must not be older than the newest one.
     #[error("a snapshot at {zxid} is of no use: there is one at {latest}")]
     TooOld {
-        /// Of the one to be written.
+        /// Zxid of the snapshot to write.
         zxid: Zxid,
-        /// The newest one.
+        /// Zxid of the newest snapshot.
         latest: Zxid,
     },
-    /// A received one was adopted while this one was written; the log no longer contains what it is the state of.
+    /// A received snapshot was adopted during this write. The log no longer contains the entries of
+    /// this state.
     #[error(
         "the snapshot at {zxid} is of no use: the one at {by}, from the leader, has taken the place of all newer states"
     )]
     Superseded {
         /// The zxid of the written snapshot.
         zxid: Zxid,
-        /// The newest one.
+        /// Zxid of the adopted snapshot.
         by: Zxid,
     },
-    /// One of the node's own is written at a time, and one is received.
+    /// Only one own snapshot is written at a time, and only one is received.
     #[error("a snapshot is being written already")]
     Busy,
 }
 
 impl SnapshotError {
-    /// There was no space; it may work once there is.
+    /// Whether only space was missing; the call may succeed once there is space.
     #[must_use]
     pub fn is_full(&self) -> bool {
         matches!(self, SnapshotError::Disk(e) if e.is_full())
@@ -78,40 +79,40 @@ impl SnapshotError {
 /// The findings of opening the snapshots.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct SnapshotReport {
-    /// Files that were left out; worth a warning each.
+    /// Files that were skipped; each deserves a warning.
     pub skipped: Vec<SkippedSnapshot>,
     /// Half-written files that were removed.
     pub removed: usize,
 }
 
-/// A snapshot that cannot be used.
+/// An unusable snapshot.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SkippedSnapshot {
-    /// The state that it should be.
+    /// The zxid in its name.
     pub zxid: Zxid,
     /// The fault, for people.
     pub why: String,
 }
 
-/// The snapshots of a node: opaque states, each exactly at one zxid. The two newest sound ones are kept. Clones are the
-/// same snapshots.
+/// The snapshots of a node: opaque states, each exactly at one zxid. The two newest sound ones are
+/// kept. Clones share the snapshots.
 ///
-/// A received snapshot does not belong to the log until the log has been [reset](crate::Log::reset) to it.
-/// Until then it is separate from the node's own: [`begin_received`](Snapshots::begin_received), `finish`,
-/// reset of the log, [`adopt_received`](Snapshots::adopt_received). So after a crash an interrupted
-/// synchronisation, where [`received`](Snapshots::received) names the new base of the log, is distinguishable
-/// from a log that has lost its end, which is older than a snapshot of the node's own.
+/// A received snapshot does not belong to the log until the log has been [reset](crate::Log::reset) to
+/// it. Until then it is separate from the node's own: [`begin_received`](Snapshots::begin_received),
+/// `finish`, reset of the log, [`adopt_received`](Snapshots::adopt_received). So a crash leaves two
+/// distinguishable cases. After an interrupted synchronisation [`received`](Snapshots::received) names
+/// the new base of the log. A log that has lost its end is older than a snapshot of the node's own.
 #[derive(Clone)]
 pub struct Snapshots(Arc<Inner>);
 
 impl Snapshots {
-    /// Opens the directory `dir`, or creates it. The newest files are read and checked until two are found to be sound.
+    /// Opens the directory `dir`, or creates it. Reads and checks the newest files until two are sound.
     ///
     /// # Errors
-    /// The disk, or a file of a newer version.
+    /// A failure of the disk, or a file of a newer version.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<(Snapshots, SnapshotReport), SnapshotError> {
         disk::create_dirs(disk.as_ref(), dir)?;
-        // The process before this one may have died between a change of names and its sync.
+        // The previous process may have ended between a change of names and its sync.
         disk.sync_dir(dir).doing("sync the directory", dir)?;
         let names = disk.list(dir).doing("list", dir)?;
         let mut report = SnapshotReport::default();
@@ -125,7 +126,7 @@ impl Snapshots {
                 Err(e @ SnapshotError::Damaged { .. }) => {
                     report.skipped.push(SkippedSnapshot { zxid, why: e.to_string() });
                 }
-                // Not left out: an older one would be taken for the newest.
+                // The file is not skipped: an older one would count as the newest.
                 Err(e) => return Err(e),
             }
         }
@@ -137,13 +138,14 @@ impl Snapshots {
         let mut received = None;
         for zxid in names.iter().rev().filter_map(|n| parse_name(n, RECEIVED)) {
             match snapshot_file::verify(disk.as_ref(), dir.join(name(zxid, RECEIVED)), zxid) {
-                // Two are there only if a crash came before the earlier one was removed. Either is a state to begin with.
+                // Two exist only if a crash came before the removal of the earlier one. Either is a
+                // usable state.
                 Ok(level) => received = received.or(Some(Base { zxid, level: Some(level) })),
                 Err(e @ SnapshotError::Damaged { .. }) => {
                     report.skipped.push(SkippedSnapshot { zxid, why: e.to_string() });
                 }
-                // It is not skipped: it could be readable the next time, and would then count as new when the
-                // log is far past it.
+                // The file is not skipped: it could be readable the next time, and would then count as
+                // new when the log is far past it.
                 Err(e) => return Err(e),
             }
         }
@@ -155,11 +157,11 @@ impl Snapshots {
         Ok((Snapshots(Arc::new(inner)), report))
     }
 
-    /// The newest sound one of the directory `dir`, for a node that cannot open its snapshots because the disk is full. Changes nothing.
-    /// `None` if there is none.
+    /// The newest sound snapshot in the directory `dir`, for a node that cannot open its snapshots
+    /// because the disk is full. `None` if there is none. Changes nothing.
     ///
     /// # Errors
-    /// The disk, or a file of a newer version.
+    /// A failure of the disk, or a file of a newer version.
     pub fn newest_in(disk: &dyn Disk, dir: &Path) -> Result<Option<SnapshotReader>, SnapshotError> {
         let names = match disk.list(dir) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -176,28 +178,29 @@ impl Snapshots {
         Ok(None)
     }
 
-    /// The newest one.
+    /// The zxid of the newest snapshot.
     #[must_use]
     pub fn latest(&self) -> Option<Zxid> {
         self.0.state().sound.last().copied()
     }
 
-    /// Those before `base` no longer count, for the log does not reach back to them.
+    /// Drops the snapshots before `base` from the set: the log does not reach back to them.
     pub(crate) fn forget_before(&self, base: Zxid) {
         self.0.state().sound.retain(|&zxid| zxid >= base);
     }
 
-    /// Bytes of the file of the one at `zxid`.
+    /// Size of the snapshot at `zxid`, in bytes.
     ///
     /// # Errors
-    /// The disk, or if there is none.
+    /// A failure of the disk, or no such snapshot.
     pub fn size(&self, zxid: Zxid) -> Result<u64, SnapshotError> {
         let path = self.0.dir.join(name(zxid, OWN));
         let file = self.0.disk.open(&path).doing("open", &path)?;
         Ok(file.len().doing("find the length of", &path)?)
     }
 
-    /// The older of the two that are kept: the log may be purged up to it. `None` if there are fewer than two.
+    /// The older of the two kept snapshots: the log may be purged up to it. `None` if there are fewer
+    /// than two.
     #[must_use]
     pub fn older(&self) -> Option<Zxid> {
         match self.0.state().sound[..] {
@@ -206,10 +209,10 @@ impl Snapshots {
         }
     }
 
-    /// Drops all but the newest, durably: to make room.
+    /// Removes all snapshots except the newest, durably, to make room.
     ///
     /// # Errors
-    /// The disk.
+    /// A failure of the disk.
     pub fn drop_older(&self) -> Result<(), SnapshotError> {
         let _naming = self.0.naming();
         let newest = {
@@ -222,10 +225,11 @@ impl Snapshots {
         newest.map_or(Ok(()), |newest| self.0.remove(OWN, |other| other < newest))
     }
 
-    /// Starts to write the state at `zxid`, where the feature level is `level`. It counts only when it is [finished](SnapshotWriter::finish).
+    /// Begins to write the state at `zxid` with feature level `level`. It counts only once it is
+    /// [finished](SnapshotWriter::finish).
     ///
     /// # Errors
-    /// If it is older than the newest one, if another one is being written, or the disk.
+    /// The state is older than the newest snapshot, another one is being written, or the disk fails.
     pub fn begin(&self, zxid: Zxid, level: Level) -> Result<SnapshotWriter, SnapshotError> {
         {
             let mut state = self.0.state();
@@ -241,12 +245,13 @@ impl Snapshots {
         SnapshotWriter::create(self.0.clone(), zxid, level, Purpose::Own)
     }
 
-    /// Starts to write the state at `zxid`, and `level`, that a leader sends, also if it is older than the newest one. When it is
-    /// [finished](SnapshotWriter::finish) it is the [received](Snapshots::received) one, in place of an earlier one, and
-    /// waits to be [adopted](Snapshots::adopt_received).
+    /// Begins to write a state at `zxid` and `level` that a leader sends. It may be older than the
+    /// newest one. Once [finished](SnapshotWriter::finish), it is the [received](Snapshots::received)
+    /// one, replaces an earlier received one, and waits until it is
+    /// [adopted](Snapshots::adopt_received).
     ///
     /// # Errors
-    /// If another one is being received, or the disk.
+    /// Another one is being received, or the disk fails.
     pub fn begin_received(&self, zxid: Zxid, level: Level) -> Result<SnapshotWriter, SnapshotError> {
         if std::mem::replace(&mut self.0.state().receiving, true) {
             return Err(SnapshotError::Busy);
@@ -254,21 +259,21 @@ impl Snapshots {
         SnapshotWriter::create(self.0.clone(), zxid, level, Purpose::Received)
     }
 
-    /// The received snapshot that is not adopted: durable and sound, but neither
-    /// [`latest`](Snapshots::latest) nor to be [read](Snapshots::read). It is there after a restart, too; the
-    /// log may or may not have been reset to it.
+    /// The received snapshot that is not adopted. It is durable and sound, but neither
+    /// [`latest`](Snapshots::latest) nor [readable](Snapshots::read). It survives a restart; the log
+    /// may or may not have been reset to it.
     #[must_use]
     pub fn received(&self) -> Option<Base> {
         self.0.state().received
     }
 
-    /// Makes the received one at `zxid` the newest, durably: all that are newer are dropped, since the log, which has
-    /// been reset to it, does not reach them; of the older ones only the newest is kept. A snapshot of the node's own
-    /// that is being written meanwhile is [of no use](SnapshotError::Superseded). After a crash all of this is done, or
-    /// it is still [received](Snapshots::received).
+    /// Makes the received snapshot at `zxid` the newest, durably. All newer ones are removed, because
+    /// the log has been reset and does not reach them. Of the older ones only the newest is kept. An
+    /// own snapshot that is being written becomes [useless](SnapshotError::Superseded). After a crash
+    /// all of this is done, or the snapshot is still [received](Snapshots::received).
     ///
     /// # Errors
-    /// If it is not the received one (another one may have taken its place), or the disk.
+    /// The received snapshot is another one, or the disk fails.
     pub fn adopt_received(&self, zxid: Zxid) -> Result<(), SnapshotError> {
         let inner = &self.0;
         let _naming = inner.naming();
@@ -280,7 +285,8 @@ impl Snapshots {
             state.superseded_by = Some(zxid);
             state.sound.retain(|&other| other <= zxid);
         }
-        // Newer ones go first: above this log they would look like those of a log that has lost its end.
+        // Newer ones go first: above this log they would look like those of a log that has lost its
+        // end.
         inner.remove(OWN, |other| other > zxid)?;
         inner.rename(&name(zxid, RECEIVED), zxid, OWN)?;
         let kept = {
@@ -291,24 +297,26 @@ impl Snapshots {
         inner.remove(OWN, |other| !kept.contains(&other))
     }
 
-    /// Removes the received one, durably, if there is one: the log was not reset to it and continues without
-    /// it.
+    /// Removes the received snapshot, durably, if there is one: the log was not reset to it and
+    /// continues without it.
     ///
     /// # Errors
-    /// The disk.
+    /// A failure of the disk.
     pub fn discard_received(&self) -> Result<(), SnapshotError> {
         let _naming = self.0.naming();
         self.0.state().received = None;
         self.0.remove(RECEIVED, |_| true)
     }
 
-    /// Opens the one at `zxid` for reading. It can be read to its end even if it is dropped for newer ones meanwhile.
+    /// Opens the snapshot at `zxid` for reading. It stays readable to its end even if newer ones
+    /// replace it.
     ///
     /// # Errors
-    /// If there is none, damage, or the disk. A damaged one no longer counts: an older one is the latest then.
+    /// There is no such snapshot, it is damaged, or the disk fails. A damaged one no longer counts: an
+    /// older one becomes the latest.
     pub fn read(&self, zxid: Zxid) -> Result<SnapshotReader, SnapshotError> {
         let opened = {
-            // Under the lock, so that it is not removed between the look and the opening.
+            // Under the lock, so that no removal comes between the check and the opening.
             let state = self.0.state();
             if !state.sound.contains(&zxid) {
                 return Err(SnapshotError::NotThere { zxid });
@@ -324,7 +332,7 @@ impl Snapshots {
     }
 }
 
-/// A snapshot that is being written. Dropped before it is finished, it leaves nothing.
+/// A snapshot that is being written. If it is dropped before it is finished, it leaves nothing.
 pub struct SnapshotWriter {
     snapshots: Arc<Inner>,
     zxid: Zxid,
@@ -332,14 +340,14 @@ pub struct SnapshotWriter {
     purpose: Purpose,
     /// `None` only before the file is created and once it is complete.
     encoder: Option<SnapshotEncoder>,
-    /// Whether there may be a file under the temporary name.
+    /// Whether a file with the temporary name may exist.
     temporary_is_there: bool,
-    /// Bytes that it leaves free.
+    /// Bytes that stay free on the file system.
     leave: u64,
 }
 
 impl SnapshotWriter {
-    /// Its drop ends the writing, which the caller has noted.
+    /// Creates a writer. The caller has marked the write as running; dropping the writer ends it.
     fn create(
         snapshots: Arc<Inner>,
         zxid: Zxid,
@@ -354,13 +362,13 @@ impl SnapshotWriter {
         Ok(writer)
     }
 
-    /// The state is exactly this.
+    /// The exact zxid of the state.
     #[must_use]
     pub fn zxid(&self) -> Zxid {
         self.zxid
     }
 
-    /// The feature level there.
+    /// The feature level of the state.
     #[must_use]
     pub fn level(&self) -> Level {
         self.level
@@ -370,7 +378,7 @@ impl SnapshotWriter {
     /// This call fails in the same way if the snapshot of at least `at_least` bytes cannot fit.
     ///
     /// # Errors
-    /// The disk.
+    /// A failure of the disk.
     pub fn leaving(mut self, leave: u64, at_least: u64) -> Result<SnapshotWriter, SnapshotError> {
         self.leave = leave;
         self.check_space(at_least)?;
@@ -389,21 +397,21 @@ impl SnapshotWriter {
         }
     }
 
-    /// Writes the next piece. A piece of up to 16 MiB is read back as one; an empty one is not.
+    /// Writes the next piece. A piece of up to 16 MiB is one chunk; an empty piece is none.
     ///
     /// # Errors
-    /// The disk.
+    /// A failure of the disk.
     pub fn chunk(&mut self, data: &[u8]) -> Result<(), SnapshotError> {
         self.check_space(data.len() as u64)?;
         self.encoder.as_mut().map_or(Ok(()), |encoder| encoder.chunk(data))
     }
 
-    /// Makes it durable, reads it again to check it, and drops all but the newest two. A received one is kept
-    /// apart instead, and replaces an earlier received one.
+    /// Makes the snapshot durable, reads it again to check it, and removes all except the newest two. A
+    /// received snapshot stays separate, and replaces an earlier received one.
     ///
     /// # Errors
-    /// The disk; damage, if what was written is not what is read; or [`SnapshotError::Superseded`]. Older snapshots are
-    /// untouched then.
+    /// A failure of the disk; damage, if the read content differs from the written one; or
+    /// [`SnapshotError::Superseded`]. Older snapshots stay unchanged then.
     pub fn finish(mut self) -> Result<(), SnapshotError> {
         let (inner, zxid) = (self.snapshots.clone(), self.zxid);
         let temporary = self.temporary();
@@ -427,7 +435,7 @@ impl SnapshotWriter {
                 inner.rename(&temporary, zxid, RECEIVED)?;
                 self.temporary_is_there = false;
                 inner.state().received = Some(Base { zxid, level: Some(self.level) });
-                // Only now: if the log has been reset to the earlier one, there must always be a state to begin with.
+                // Only now: if the log was reset to the earlier one, a state must exist at any time.
                 inner.remove(RECEIVED, |other| other != zxid)
             }
         }
@@ -445,7 +453,7 @@ impl SnapshotWriter {
 impl Drop for SnapshotWriter {
     fn drop(&mut self) {
         if self.temporary_is_there {
-            // If this fails, the file is removed when the snapshots are opened the next time.
+            // If this fails, the next opening of the snapshots removes the file.
             let _ = self.snapshots.disk.remove(&self.snapshots.dir.join(self.temporary()));
         }
         let mut state = self.snapshots.state();
@@ -468,27 +476,27 @@ enum Purpose {
 pub(crate) struct Inner {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    /// Held while final names change, and never waited for while the state is locked. It is separate from the
-    /// state, so that readers of the state never wait for the disk.
+    /// Held while final names change. A thread never waits for it with the state locked. It is separate
+    /// from the state, so readers of the state never wait for the disk.
     naming: Mutex<()>,
     state: Mutex<State>,
 }
 
 struct State {
-    /// Snapshots that were read and found sound, ascending; at most [`KEPT`].
+    /// Sound snapshots after a check, ascending; at most [`KEPT`].
     sound: Vec<Zxid>,
-    /// The received snapshot that is not adopted; sound, too.
+    /// The received snapshot that is not adopted; also sound.
     received: Option<Base>,
-    /// Whether one of the node's own is being written.
+    /// Whether an own snapshot is being written.
     writing: bool,
-    /// Whether one is being received.
+    /// Whether a snapshot is being received.
     receiving: bool,
     /// The snapshot adopted since the node began to write its last own one.
     superseded_by: Option<Zxid>,
 }
 
 impl State {
-    /// Adds the newest one and returns the remaining ones.
+    /// Adds the newest snapshot and returns the remaining ones.
     fn add_newest(&mut self, zxid: Zxid) -> Vec<Zxid> {
         self.sound.retain(|&other| other != zxid);
         self.sound.push(zxid);
@@ -499,7 +507,7 @@ impl State {
 }
 
 impl Inner {
-    /// No longer counts this one, which was found to be damaged.
+    /// Drops a damaged snapshot from the set.
     pub(crate) fn forget(&self, zxid: Zxid) {
         self.state().sound.retain(|&other| other != zxid);
     }
@@ -520,7 +528,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Removes all of a kind that are surplus, durably.
+    /// Removes all surplus snapshots of a kind, durably.
     fn remove(&self, kind: &str, is_surplus: impl Fn(Zxid) -> bool) -> Result<(), SnapshotError> {
         let names = self.disk.list(&self.dir).doing("list", &self.dir)?;
         for zxid in names.iter().filter_map(|n| parse_name(n, kind)).filter(|&zxid| is_surplus(zxid)) {
@@ -541,10 +549,11 @@ fn parse_name(file: &str, kind: &str) -> Option<Zxid> {
     (name(zxid, kind) == file).then_some(zxid)
 }
 
-/// Two, so that damage in one of them is no loss (ZOOKEEPER-3231: only sound ones count).
+/// Number of kept snapshots: two, so that damage in one is no loss (ZOOKEEPER-3231: only sound ones
+/// count).
 const KEPT: usize = 2;
 /// Snapshots of the log: written by this node, or received and adopted.
 const OWN: &str = ".snap";
-/// Snapshots that the log is to be reset to.
+/// Received snapshots, to which the log will be reset.
 const RECEIVED: &str = ".received";
 const TEMPORARY: &str = ".tmp";

@@ -1,4 +1,4 @@
-//! All that a node keeps on disk, opened together.
+//! All durable data of a node, opened together.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use crate::{
 /// The directory of the snapshots in the data directory.
 pub const SNAPSHOTS: &str = "snapshots";
 
-/// Log, epochs, incarnations and snapshots of a node, which agree with each other.
+/// Log, epochs, incarnations and snapshots of a node, consistent with each other.
 pub struct Storage {
     /// Held for its lock.
     pub data_dir: DataDir,
-    /// Where the log is, held for its lock.
+    /// The place of the log, held for its lock.
     pub log_place: LogPlace,
-    /// All of it is durable.
+    /// The log; all of it is durable.
     pub log: Log,
-    /// As stored; [`Storage::promises`] combines them with the log.
+    /// The stored epochs; [`Storage::promises`] combines them with the log.
     pub epochs: EpochFile,
-    /// A new one has begun.
+    /// The incarnations; a new one has begun.
     pub incarnations: Incarnations,
-    /// The newest is part of the log, or its base.
+    /// The snapshots. The newest is within the log, or is its base.
     pub snapshots: Snapshots,
     /// The findings of opening the snapshots.
     pub snapshot_report: SnapshotReport,
@@ -37,7 +37,7 @@ pub struct Storage {
     pub promises: Epochs,
 }
 
-/// A log that was damaged, and made usable again.
+/// A damaged log that is usable again.
 #[derive(Debug)]
 pub struct Salvaged {
     /// The damage.
@@ -48,14 +48,14 @@ pub struct Salvaged {
     pub removed: Vec<PathBuf>,
 }
 
-/// Whose data it is, and how to keep it.
+/// The owner of the data, and the settings.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StorageOptions {
     /// Name of the ensemble.
     pub ensemble: String,
     /// The node.
     pub id: PeerId,
-    /// Where the log is, if not in the data directory; an absolute path.
+    /// The directory of the log, if not in the data directory; an absolute path.
     pub log_dir: Option<PathBuf>,
     /// All servers.
     pub members: Ensemble,
@@ -75,13 +75,13 @@ pub struct StorageOptions {
     pub build: Build,
 }
 
-/// Why the data of a node cannot be used.
+/// The reason why the data of a node is unusable.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// The data directory is not ours, or in use.
+    /// The data directory belongs to another node, or is in use.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// The log is somewhere else.
+    /// The log is in another place.
     #[error(transparent)]
     Place(#[from] LogPlaceError),
     /// The log is damaged, and no other server can heal it.
@@ -93,22 +93,22 @@ pub enum StorageError {
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The epochs are damaged or cannot be read.
+    /// The epochs are damaged or unreadable.
     #[error(transparent)]
     Epochs(#[from] EpochError),
-    /// The snapshots cannot be read.
+    /// The snapshots are unreadable.
     #[error(transparent)]
     Snapshots(#[from] SnapshotError),
-    /// The incarnations cannot be read or stored.
+    /// The incarnations are unreadable or cannot be stored.
     #[error(transparent)]
     Incarnations(#[from] IncarnationError),
-    /// Two facts on the disk exclude each other.
+    /// Two facts on the disk contradict each other.
     #[error("{0}")]
     Contradiction(String),
 }
 
 impl StorageError {
-    /// All that was wrong is that there was no space: the same may work once there is.
+    /// Whether only space was missing: the call may succeed once there is space.
     #[must_use]
     pub fn is_full(&self) -> bool {
         match self {
@@ -130,17 +130,17 @@ impl Storage {
         &self.log_place.dir
     }
 
-    /// Claims the data directory, and recovers its content: it cuts a torn tail of the log, completes or
-    /// undoes a synchronisation that a crash interrupted, and puts the damaged part of a log aside after it
-    /// has noted that this node has lost something.
+    /// Claims the data directory and recovers its content. It cuts a torn tail of the log, and
+    /// completes or undoes a synchronisation that a crash interrupted. It puts the damaged part of a
+    /// log aside after it has stored that this node has lost entries.
     ///
     /// # Errors
-    /// See [`StorageError`]; nothing that was promised is changed then.
+    /// See [`StorageError`]; no promise changes then.
     pub fn open(disk: &Arc<dyn Disk>, dir: &Path, options: &StorageOptions) -> Result<Storage, StorageError> {
         let data_dir = claim(disk, dir, options)?;
         let (snapshots, snapshot_report) = Snapshots::open(disk.clone(), &dir.join(SNAPSHOTS))?;
         let mut epochs = EpochFile::load(disk.clone(), dir)?;
-        // A node that has promised anything has a log.
+        // Every node with a promise has a log.
         let is_new = !epochs.is_stored() && snapshots.latest().is_none() && snapshots.received().is_none();
         let log_place = LogPlace::find(disk.as_ref(), dir, options.log_dir.as_deref(), is_new, options.run)?;
         let log_options = LogOptions {
@@ -169,13 +169,13 @@ impl Storage {
             check_level(log_dir, received.level, &options.build)?;
             settle_received(&mut log, &snapshots, &mut epochs, received)?;
         }
-        // Older ones stay beside a received one, which may have been found damaged.
+        // Older ones stay beside a received one, in case that one is damaged.
         snapshots.forget_before(log.history().base());
         if epochs.epochs().damage.is_some() {
             match newest(&snapshots)? {
                 Some(snapshot) if snapshot.zxid > log.history().last() => log.reset(snapshot)?,
                 Some(_) => {}
-                // A log without its beginning is worth nothing without a snapshot.
+                // Without a snapshot, a log without its beginning is worthless.
                 None if log.history().base() > Zxid::ZERO => log.reset(Base::EMPTY)?,
                 None => {}
             }
@@ -196,7 +196,7 @@ impl Storage {
     }
 }
 
-/// Members may be corrected until the node has taken part in anything.
+/// Claims the directory. Members may be corrected until the node has made its first promise.
 fn claim(disk: &Arc<dyn Disk>, dir: &Path, options: &StorageOptions) -> Result<DataDir, StorageError> {
     let StorageOptions { ensemble, id, members, .. } = options;
     match DataDir::claim(disk.as_ref(), dir, ensemble, *id, members) {
@@ -209,21 +209,21 @@ fn claim(disk: &Arc<dyn Disk>, dir: &Path, options: &StorageOptions) -> Result<D
     }
 }
 
-/// The log has lost something, if not more is known to be lost already.
+/// Stores that the log has lost entries, unless a greater loss is stored already.
 fn note_damage(epochs: &mut EpochFile) -> Result<(), EpochError> {
     let before = epochs.epochs();
     epochs.store(Epochs { damage: before.damage.max(Damage::Log), ..before })
 }
 
-/// The newest snapshot, as what a log may stand on.
+/// The newest snapshot as a base for a log.
 fn newest(snapshots: &Snapshots) -> Result<Option<Base>, SnapshotError> {
     let Some(zxid) = snapshots.latest() else { return Ok(None) };
     let level = snapshots.read(zxid)?.level();
     Ok(Some(Base { zxid, level: Some(level) }))
 }
 
-/// Completes a step that a crash may have left half done: a received snapshot, and the log begun anew after
-/// it.
+/// Completes a step that a crash may have interrupted: a received snapshot, and the log that begins
+/// anew after it.
 fn settle_received(
     log: &mut Log,
     snapshots: &Snapshots,
@@ -235,14 +235,14 @@ fn settle_received(
     if base == zxid {
         snapshots.adopt_received(zxid)?;
     } else if base == Zxid::ZERO || snapshots.latest().is_some_and(|own| log.history().contains(own)) {
-        // The log stands without it; the leader will send one again if it must.
+        // The log is usable without it. The leader sends one again if needed.
         snapshots.discard_received()?;
     } else if log.history().contains(zxid) {
-        // The base of the log was found damaged; this snapshot is as good.
+        // The base of the log is damaged; this snapshot serves as well.
         snapshots.adopt_received(zxid)?;
     } else {
         if last > zxid {
-            // The base of the log was found damaged, and without it the log is worthless.
+            // The base of the log is damaged, and without it the log is worthless.
             note_damage(epochs)?;
         }
         log.reset(received)?;
@@ -251,7 +251,7 @@ fn settle_received(
     Ok(())
 }
 
-/// The combined state of the parts on the disk.
+/// The promises from all parts on the disk, after a check that they agree.
 fn reconcile(log: &Log, epochs: &EpochFile, snapshots: &Snapshots) -> Result<Epochs, StorageError> {
     let stored = epochs.epochs();
     let history = log.history();
@@ -272,8 +272,8 @@ fn reconcile(log: &Log, epochs: &EpochFile, snapshots: &Snapshots) -> Result<Epo
             stored.accepted
         )));
     }
-    // A leader of a later epoch may have had the log cut back below the marker, before its own marker came; it had the
-    // promise of that epoch before.
+    // A leader of a later epoch may have cut the log below the marker before its own marker arrived. It
+    // had the promise of that epoch before.
     if stored.current > last && stored.accepted == stored.current && !stored.damage.is_some() {
         return Err(StorageError::Contradiction(format!(
             "the log ends with {}, but this node had synchronised with the leader of epoch {}: the end of the log is \
@@ -282,13 +282,13 @@ fn reconcile(log: &Log, epochs: &EpochFile, snapshots: &Snapshots) -> Result<Epo
             stored.current
         )));
     }
-    // The marker of an epoch is durable before the epoch is; a crash between the two is no contradiction.
+    // The marker of an epoch is durable before the epoch. A crash between the two is no contradiction.
     let current: Epoch = stored.current.max(last);
     let last_stamp = stored.last_stamp.max(last_stamp(log)?);
     Ok(Epochs { current, last_stamp, ..stored })
 }
 
-/// The time of the last entry, if there is one.
+/// The stamp of the last entry, if there is one.
 fn last_stamp(log: &Log) -> Result<Stamp, StorageError> {
     let history = log.history();
     let before = match history.spans() {
@@ -297,7 +297,7 @@ fn last_stamp(log: &Log) -> Result<Stamp, StorageError> {
         [.., before, _] => Zxid::new(before.epoch, before.last),
         [_] => history.base(),
     };
-    // The base may be what stands directly before the last entry.
+    // The base may be directly before the last entry.
     match log.reader().read_after(before.max(history.base()), history.last(), 1) {
         Ok(entries) => Ok(entries.last().map(Entry::stamp).unwrap_or_default()),
         Err(ReadError::Log(error)) => Err(error.into()),

@@ -1,20 +1,20 @@
 use api::Zxid;
 use quorum_log::{EpochError, IncarnationError, LogError, SnapshotError};
 
-/// The node has to stop: what was asked of the disk last may or may not be on it (never try an fsync again), or something that cannot
-/// be true is.
+/// A failure that stops the node. Either the last write may or may not be on the disk (an fsync is
+/// never retried), or an invariant is broken.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// Of the log.
+    /// A failure of the log.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// Of the epochs.
+    /// A failure of the epochs.
     #[error(transparent)]
     Epochs(#[from] EpochError),
-    /// Of the snapshots.
+    /// A failure of the snapshots.
     #[error(transparent)]
     Snapshots(#[from] SnapshotError),
-    /// Of the incarnations.
+    /// A failure of the incarnations.
     #[error(transparent)]
     Incarnations(#[from] IncarnationError),
     /// See [`Task::Forsake`](crate::Task::Forsake).
@@ -22,16 +22,16 @@ pub enum Failure {
         "the store needs a state from before the beginning of the log, and no sound snapshot is left; {0}"
     )]
     Forsaken(&'static str),
-    /// The directory is an older copy, and there is nothing to heal from.
+    /// The directory is an older copy, and no other voter can heal it.
     #[error("{0}")]
     OlderCopy(String),
-    /// The log lacks what is committed.
+    /// The log lacks committed entries.
     #[error("the log ends before {upto}, which is committed")]
     Short {
-        /// What is committed.
+        /// The last committed entry.
         upto: Zxid,
     },
-    /// The core says that an invariant is broken.
+    /// The core reports a broken invariant.
     #[error("{0}")]
     Invariant(String),
 }

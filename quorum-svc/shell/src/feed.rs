@@ -1,4 +1,4 @@
-//! What an attached store reads.
+//! The feed of an attached store.
 
 use std::collections::VecDeque;
 
@@ -9,20 +9,22 @@ use quorum_log::{ReadError, SnapshotError, SnapshotReader, Snapshots};
 
 use crate::{Failure, Got, LogView, Read};
 
-/// What the store is told. Entries are not in here: they are read from the log when the store is ready.
+/// A message to the store. It contains no entries: the feed reads them from the log when the store is
+/// ready.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Tell {
-    /// Up to here it may have the log.
+    /// The store may read the log up to here.
     Committed {
         /// The last such entry.
         upto: Zxid,
     },
-    /// All else.
+    /// Any other item.
     Item(FeedItem),
 }
 
 impl Tell {
-    /// Lets the end of the queue take `new` in, so that the queue does not grow; gives it back if it cannot.
+    /// Merges `new` into the last element, so that the queue does not grow. Returns `new` if that is
+    /// impossible.
     pub fn merge(queue: &mut VecDeque<Tell>, new: Tell) -> Option<Tell> {
         match (new, queue.back_mut()) {
             (Tell::Committed { upto }, Some(Tell::Committed { upto: last })) => {
@@ -34,48 +36,49 @@ impl Tell {
     }
 }
 
-/// How far one store has come, and what it gets next.
+/// The position of one store in the log, and its next items.
 pub struct Feed {
-    /// Not carried out yet.
+    /// Messages that are not processed yet.
     tells: VecDeque<Tell>,
-    /// Everything up to here was handed over.
+    /// The last zxid handed over to the store.
     position: Zxid,
-    /// A snapshot that is being handed over.
+    /// The snapshot that is being handed over.
     snapshot: Option<SnapshotReader>,
 }
 
-/// What to do for the store.
+/// The next action for the store.
 pub enum Step {
-    /// Nothing, until more is [told](Feed::told).
+    /// Wait until [`Feed::told`] adds a message.
     Wait,
-    /// Hand this over.
+    /// Hand over these items.
     Give(Vec<FeedItem>),
-    /// Read this, and say [what came of it](Feed::got).
+    /// Read this, and return the result to [`Feed::got`].
     Read(Read),
-    /// No sound snapshot, and not even an empty state, connects to the log: [forsake](crate::Shell::forsake) it. The store gets nothing more.
+    /// Neither a sound snapshot nor an empty state connects to the log:
+    /// [forsake](crate::Shell::forsake) the store. It gets nothing more.
     Forsake,
 }
 
 impl Feed {
-    /// For a store that has everything up to there.
+    /// Creates a feed for a store that has applied everything up to `after`.
     #[must_use]
     pub fn new(after: Zxid) -> Feed {
         Feed { tells: VecDeque::new(), position: after, snapshot: None }
     }
 
-    /// Everything up to here was handed over.
+    /// The last zxid handed over to the store.
     #[must_use]
     pub fn position(&self) -> Zxid {
         self.position
     }
 
-    /// More to tell, behind all else.
+    /// Appends a message.
     pub fn told(&mut self, tell: Tell) {
         let left = Tell::merge(&mut self.tells, tell);
         self.tells.extend(left);
     }
 
-    /// What comes next.
+    /// The next action.
     pub fn poll(&mut self, view: &LogView, snapshots: &Snapshots) -> Step {
         if let Some(reader) = self.snapshot.take() {
             return Step::Read(Read::Piece(reader));
@@ -84,8 +87,9 @@ impl Feed {
             if self.position < upto {
                 return Step::Read(Read::Entries { after: self.position, upto });
             }
-            // A store may be ahead of the commits known here since the start, but not of the log: then this node's log
-            // was lost, and what the store has may not be what the ensemble has.
+            // A store may be ahead of the commits that this server knows since its start, but never
+            // ahead of the log. If it is, this node's log was lost, and the store's state may differ
+            // from that of the ensemble.
             if !view.contains(self.position) && self.position != upto {
                 return self.start_over(view, snapshots);
             }
@@ -100,10 +104,11 @@ impl Feed {
         if items.is_empty() { Step::Wait } else { Step::Give(items) }
     }
 
-    /// What came of reading.
+    /// Processes the result of a read.
     ///
     /// # Errors
-    /// The node has to stop, also if the store is another process: it would attach again and again.
+    /// The node has to stop, even if the store is another process: otherwise it would attach again and
+    /// again.
     pub fn got(&mut self, got: Got, view: &LogView, snapshots: &Snapshots) -> Result<Step, Failure> {
         match got {
             Got::Entries { upto, entries: Ok(entries), .. } => {
@@ -125,19 +130,20 @@ impl Feed {
             }
             Got::Piece(_, Ok(None)) => Ok(Step::Give(vec![FeedItem::SnapshotEnd])),
             Got::Entries { entries: Err(ReadError::Purged { .. } | ReadError::NotThere { .. }), .. }
-            // It no longer counts, so the next look finds an older one.
+            // The damaged snapshot no longer counts, so the next attempt finds an older one.
             | Got::Opened(_, Err(SnapshotError::Damaged { .. } | SnapshotError::NotThere { .. }))
             | Got::Piece(_, Err(SnapshotError::Damaged { .. })) => Ok(self.start_over(view, snapshots)),
             Got::Opened(_, Err(error)) | Got::Piece(_, Err(error)) => Err(error.into()),
         }
     }
 
-    /// The store's state does not connect to the log: it gets a whole one.
+    /// Restarts the store from a whole state, because its own does not connect to the log.
     fn start_over(&mut self, view: &LogView, snapshots: &Snapshots) -> Step {
         let zxid = snapshots.latest().unwrap_or(Zxid::ZERO);
         if !view.contains(zxid) {
-            // One that the log stands on by now is about to count. Else nothing connects to the log, not even an empty state: an older
-            // snapshot would be handed over again and again.
+            // If the log already stands on a received snapshot, that snapshot is about to count.
+            // Otherwise nothing connects to the log, not even an empty state, and an older snapshot
+            // would be handed over again and again.
             let awaited = snapshots.received().is_some_and(|received| view.contains(received.zxid));
             return if awaited { Step::Wait } else { Step::Forsake };
         }

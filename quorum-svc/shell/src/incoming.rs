@@ -1,4 +1,4 @@
-//! What a leader sends instead of its log.
+//! A snapshot that the leader sends in place of its log.
 
 use api::peer::ToLearner;
 use api::{Level, Zxid};
@@ -7,23 +7,23 @@ use quorum_log::{SnapshotError, SnapshotWriter, Snapshots};
 
 use crate::Failure;
 
-/// Of a snapshot on a stream.
+/// A part of a snapshot on a stream.
 #[derive(Debug)]
 pub enum Part {
-    /// One at this zxid follows, at this level.
+    /// A snapshot at this zxid and level follows.
     Start(Zxid, Level),
-    /// A piece of it.
+    /// A piece of the snapshot.
     Chunk(Bytes),
-    /// It is whole.
+    /// The snapshot is complete.
     End,
 }
 
-/// The stream cannot go on; if there is a failure, nor can the node.
+/// The stream has to end. With a `failure` the node has to stop, too.
 #[derive(Debug)]
 pub struct Broken {
-    /// For the log.
+    /// The reason, for the log.
     pub why: String,
-    /// Of the disk.
+    /// A failure of the disk.
     pub failure: Option<Failure>,
 }
 
@@ -52,10 +52,11 @@ impl From<SnapshotError> for Broken {
 pub struct Incoming(Option<SnapshotWriter>);
 
 impl Incoming {
-    /// Blocks on the disk. What the core is to be told of a whole one; of a part, that it goes on.
+    /// Writes one part and blocks on the disk. Returns the message for the core once the snapshot is
+    /// complete.
     ///
     /// # Errors
-    /// Why the stream is to end.
+    /// The reason to end the stream.
     pub fn take(&mut self, snapshots: &Snapshots, part: Part) -> Result<Option<ToLearner>, Broken> {
         match part {
             Part::Start(zxid, level) => {

@@ -1,7 +1,9 @@
-//! What a quorum service does between its core, its disk, its peers and its store: what the core wants becomes tasks for the log and
-//! messages, what is told and sent is read from log and snapshots, and a directory that is an older copy is found out.
+//! The logic of a quorum service between its core, its disk, its peers and its store. It turns outputs
+//! of the core into tasks for the log and into messages. It reads log and snapshots for learners and
+//! the store. It detects a data directory that is an older copy.
 //!
-//! `quorum-svc` and the simulator run this same code. Tasks, channels, threads, connections and clocks are theirs.
+//! `quorum-svc` and the simulator run this same code. They supply tasks, channels, threads, connections
+//! and clocks.
 
 mod failure;
 mod feed;

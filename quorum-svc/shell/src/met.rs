@@ -4,12 +4,13 @@ use api::PeerId;
 use api::peer::{Acquaintance, Incarnation};
 use quorum_log::{IncarnationError, Incarnations};
 
-/// Which incarnations of others this node has met, and its own. Held while the file is written. Cheap to clone.
+/// The incarnations of this node, and those of other nodes that it has met. The lock is held during
+/// writes of the file. Cheap to clone.
 #[derive(Clone)]
 pub struct Met(Arc<Mutex<Incarnations>>);
 
 impl Met {
-    /// Of this directory.
+    /// Wraps the incarnations of this directory.
     #[must_use]
     pub fn new(incarnations: Incarnations) -> Met {
         Met(Arc::new(Mutex::new(incarnations)))
@@ -19,18 +20,19 @@ impl Met {
         f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What to say to `peer`, which has said this. May block.
+    /// The acquaintance to send to `peer` in answer to `said`. May block.
     #[must_use]
     pub fn acquaintance(&self, peer: PeerId, said: Acquaintance) -> Acquaintance {
         self.with(|incarnations| incarnations.acquaintance(peer, said))
     }
 
-    /// Takes in what `peer`, which was checked, says. In which incarnation it has met this node, if this directory does not know
-    /// that: then the directory is an older copy, and the [shell](crate::Shell::rolled_back) is to hear of it before anything else
-    /// that comes over the connection. Blocks on the disk.
+    /// Stores the incarnation of a checked `peer`. Returns the incarnation of this node that the peer
+    /// has met, if this directory does not know it. Then the directory is an older copy, and the
+    /// [shell](crate::Shell::rolled_back) has to learn that before anything else from the connection.
+    /// Blocks on the disk.
     ///
     /// # Errors
-    /// The disk, which ends the node.
+    /// A failure of the disk, which stops the node.
     pub fn take_in(&self, peer: PeerId, said: Acquaintance) -> Result<Option<Incarnation>, IncarnationError> {
         self.with(|incarnations| {
             incarnations.meet(peer, said)?;
@@ -38,10 +40,10 @@ impl Met {
         })
     }
 
-    /// A new incarnation begins. Blocks on the disk.
+    /// Begins a new incarnation. Blocks on the disk.
     ///
     /// # Errors
-    /// The disk, which ends the node.
+    /// A failure of the disk, which stops the node.
     pub fn grow(&self) -> Result<(), IncarnationError> {
         self.with(Incarnations::grow)
     }

@@ -1,4 +1,4 @@
-//! What a leader sends to one learner.
+//! The stream of a leader to one learner.
 
 use std::collections::VecDeque;
 
@@ -10,19 +10,19 @@ use quorum_log::{ReadError, SnapshotError, SnapshotReader, Snapshots};
 
 use crate::{Failure, Got, Read};
 
-/// What the leader sends to one learner. A slow learner costs a few of these under any load: entries stay in the log until
-/// its stream has room.
+/// An item for one learner. A slow learner costs only a few of these under any load: entries stay in
+/// the log until its stream has room.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
-    /// This.
+    /// A message.
     Message(ToLearner),
-    /// The log, in as many messages as is handy.
+    /// A range of the log, in any number of messages.
     Entries {
-        /// Behind this one.
+        /// The zxid before the first entry.
         after: Zxid,
-        /// Up to this one.
+        /// The last entry.
         upto: Zxid,
-        /// To be said with the first of them.
+        /// Commit point for the first message.
         commit: Option<Zxid>,
     },
     /// The snapshot at this zxid.
@@ -30,7 +30,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// As [`Tell::merge`](crate::Tell::merge).
+    /// Merges `new` into the last element, as [`Tell::merge`](crate::Tell::merge).
     pub fn merge(queue: &mut VecDeque<Command>, new: Command) -> Option<Command> {
         match (new, queue.back_mut()) {
             (
@@ -46,39 +46,40 @@ impl Command {
     }
 }
 
-/// What goes over the stream.
+/// A frame of the stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Frame {
-    /// Of the protocol.
+    /// A message of the protocol.
     Message(ToLearner),
-    /// A snapshot at this zxid follows, at this level.
+    /// A snapshot at this zxid and level follows.
     SnapStart(Zxid, Level),
-    /// A piece of it.
+    /// A piece of the snapshot.
     SnapChunk(Bytes),
-    /// It is whole.
+    /// The snapshot is complete.
     SnapEnd,
 }
 
-/// What to do next for a learner.
+/// The next action for a learner.
 pub enum ToSend {
-    /// Nothing, until there are more commands.
+    /// Wait for more commands.
     Wait,
-    /// Send this.
+    /// Send this frame.
     Frame(Frame),
-    /// Read this, and say [what came of it](Outgoing::got).
+    /// Read this, and return the result to [`Outgoing::got`].
     Read(Read),
 }
 
-/// What came of reading for a learner.
+/// The result of a read for a learner.
 #[derive(Debug)]
 pub struct Sent {
-    /// To be sent.
+    /// The frame to send.
     pub frame: Result<Frame, Ended>,
-    /// The core is to be told first.
+    /// Input for the core, to be handled before the frame is sent.
     pub tell: Option<Input>,
 }
 
-/// The stream cannot go on; if there is a failure, nor can the node. The learner comes back, and gets what there is then.
+/// The stream has to end. With a failure the node has to stop, too. The learner connects again, and
+/// gets the then present data.
 #[derive(Debug)]
 pub struct Ended(pub Option<Failure>);
 
@@ -87,18 +88,18 @@ pub struct Ended(pub Option<Failure>);
 pub struct Outgoing {
     commands: VecDeque<Command>,
     snapshot: Option<SnapshotReader>,
-    /// To be said with the entries that are being read.
+    /// Commit point for the entries that are being read.
     commit: Option<Zxid>,
 }
 
 impl Outgoing {
-    /// More to send, behind all else.
+    /// Appends a command.
     pub fn push(&mut self, command: Command) {
         let left = Command::merge(&mut self.commands, command);
         self.commands.extend(left);
     }
 
-    /// What comes next.
+    /// The next action.
     pub fn poll(&mut self) -> ToSend {
         if let Some(reader) = self.snapshot.take() {
             return ToSend::Read(Read::Piece(reader));
@@ -114,11 +115,11 @@ impl Outgoing {
         }
     }
 
-    /// What came of reading.
+    /// Processes the result of a read.
     ///
-    /// A snapshot that is damaged costs the learner its connection, and an older one may do. A log that is not what was written is
-    /// what this node itself stands on: it stops, and heals when it is started again. So it does when the disk does not give what
-    /// it has.
+    /// A damaged snapshot costs the learner its connection; an older snapshot may serve it next time. A
+    /// damaged log is the base of this node itself: the node stops, and heals at its next start. It
+    /// also stops if the disk fails a read.
     pub fn got(&mut self, got: Got, snapshots: &Snapshots) -> Sent {
         let (zxid, frame) = match got {
             Got::Entries { after, upto, entries } => {
@@ -137,7 +138,7 @@ impl Outgoing {
             Got::Piece(reader, Err(error)) => (reader.zxid(), Err(error)),
             Got::Opened(zxid, Err(error)) => (zxid, Err(error)),
         };
-        // A damaged one no longer counts; the next attempt is made with what is left.
+        // A damaged snapshot no longer counts; the next attempt uses the remaining ones.
         let newest = snapshots.latest();
         let tell = (newest != Some(zxid)).then_some(Input::SnapshotsLeft { newest });
         let ended = |error: SnapshotError| {
@@ -154,7 +155,8 @@ impl Outgoing {
         entries: Result<Vec<api::Entry>, ReadError>,
     ) -> Result<Frame, Ended> {
         let entries = entries.map_err(|error| {
-            // If a purge overtook this learner it will come back and get a snapshot. Damage would keep it coming back for ever.
+            // If a purge overtook this learner, it connects again and gets a snapshot. With a damaged
+            // log it would come back for ever.
             tracing::warn!(%error, "cannot read the log for a learner; dropped it");
             match error {
                 ReadError::Log(error) => Ended(Some(error.into())),

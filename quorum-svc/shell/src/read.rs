@@ -1,4 +1,4 @@
-//! What has to be read from the disk, apart from reading it: a node does that off its tasks.
+//! Reads from log and snapshots, separate from their execution: a node executes them outside its tasks.
 
 use api::{Entry, Zxid};
 use bytes::Bytes;
@@ -6,40 +6,41 @@ use quorum_log::{ReadError, SnapshotError, SnapshotReader, Snapshots};
 
 use crate::LogView;
 
-/// What to read next.
+/// A read.
 pub enum Read {
-    /// Of the log, towards `upto`.
+    /// Entries of the log, towards `upto`.
     Entries {
-        /// Behind this one.
+        /// The zxid before the first entry.
         after: Zxid,
-        /// Up to this one.
+        /// The last entry.
         upto: Zxid,
     },
-    /// The snapshot at this zxid is to be opened.
+    /// Open the snapshot at this zxid.
     Open(Zxid),
-    /// The next piece of a snapshot.
+    /// Read the next piece of a snapshot.
     Piece(SnapshotReader),
 }
 
-/// What came of it.
+/// The result of a read.
 pub enum Got {
-    /// Of the log.
+    /// Entries of the log.
     Entries {
-        /// As was asked.
+        /// As in the read.
         after: Zxid,
-        /// As was asked.
+        /// As in the read.
         upto: Zxid,
-        /// In order and without a gap.
+        /// The entries in order, without a gap.
         entries: Result<Vec<Entry>, ReadError>,
     },
-    /// A snapshot is open.
+    /// The opened snapshot.
     Opened(Zxid, Result<SnapshotReader, SnapshotError>),
-    /// `None` behind the last piece.
+    /// The next piece; `None` behind the last one.
     Piece(SnapshotReader, Result<Option<Bytes>, SnapshotError>),
 }
 
 impl Read {
-    /// What needs no disk; or the same again, which does. Of entries as many as fit into `max_bytes`, at least one.
+    /// Executes a read that needs no disk. Returns the read itself if it needs the disk. Reads as many
+    /// entries as fit into `max_bytes`, and at least one.
     pub fn from_memory(self, view: &LogView, max_bytes: usize) -> Result<Got, Read> {
         match self {
             Read::Entries { after, upto } => match view.recent_after(after, upto, max_bytes) {
@@ -50,7 +51,7 @@ impl Read {
         }
     }
 
-    /// Blocks on the disk.
+    /// Executes the read. Blocks on the disk.
     #[must_use]
     pub fn carry_out(self, view: &LogView, snapshots: &Snapshots, max_bytes: usize) -> Got {
         match self.from_memory(view, max_bytes) {

@@ -1,32 +1,32 @@
-//! What a snapshot of the store changes.
+//! Consequences of a saved snapshot.
 
 use api::Zxid;
 use quorum_core::Input;
 use quorum_log::{LogReader, SnapshotError, Snapshots};
 
-/// How much of the log stays although a snapshot covers it.
+/// Amount of log that stays although a snapshot covers it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Keep {
-    /// At least so many bytes of files, so that a learner that was away needs no snapshot ...
+    /// Minimum size of the kept files, so that an absent learner needs no snapshot ...
     pub bytes: u64,
-    /// ... and at least so many entries.
+    /// ... and minimum number of kept entries.
     pub entries: u64,
-    /// A learner that is being synchronised holds back so many bytes from the purge.
+    /// Number of bytes that a synchronising learner may hold back from the purge.
     pub held: u64,
-    /// A learner gets the log, however small a snapshot is, up to so many bytes of it.
+    /// Up to this number of bytes a learner gets the log, however small the snapshot is.
     pub slack: u64,
 }
 
-/// The point of the log before which a learner had better get the snapshot at `zxid`: from there to the snapshot it would be more
-/// than twice as much, and more than the slack.
+/// The point of the log before which a learner gets the snapshot at `zxid`. From there to the snapshot
+/// the log is larger than twice the snapshot plus the slack.
 #[must_use]
 pub fn snap_before(log: &LogReader, snapshots: &Snapshots, zxid: Zxid, slack: u64) -> Zxid {
-    // One that cannot be opened is found out when it is sent.
+    // If it cannot be opened, sending it reveals that.
     snapshots.size(zxid).map_or(Zxid::ZERO, |size| log.back_from(zxid, 2 * size + slack, 0))
 }
 
-/// There is a new snapshot: what the core is to be told. `only`: for lack of room it is the only one that is left, and room matters
-/// more now than a second state, and than what members that were away may need.
+/// The core's input for a new snapshot. `only`: it is the only remaining snapshot, for lack of space.
+/// Then space matters more than a second state and than entries for absent members.
 #[must_use]
 pub fn saved(log: &LogReader, snapshots: &Snapshots, zxid: Zxid, keep: Keep, only: bool) -> Input {
     let Keep { bytes, entries, held, slack } = keep;
@@ -39,18 +39,18 @@ pub fn saved(log: &LogReader, snapshots: &Snapshots, zxid: Zxid, keep: Keep, onl
     }
 }
 
-/// What it means that a snapshot of the store was not saved.
+/// The meaning of a snapshot that was not saved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Unsaved {
-    /// The leader's snapshot is on its way, or has come: as good.
+    /// The leader's snapshot has arrived or is arriving, and serves as well.
     Needless,
-    /// The log stays as it is, and the next snapshot may be smaller, or find more room.
+    /// The log stays as it is. The next snapshot may be smaller or find more space.
     NoSpace,
     /// The node has to stop.
     Stop,
 }
 
-/// What this error means for a snapshot of the store.
+/// The meaning of this error for a snapshot of the store.
 #[must_use]
 pub fn unsaved(error: &SnapshotError) -> Unsaved {
     match error {

@@ -13,94 +13,95 @@ use quorum_log::{Base, Epochs};
 use crate::suspicion::Suspicion;
 use crate::{Command, Failure, LogView, Task, Tell};
 
-/// What this node says of itself to others.
+/// This node's statement about itself to other nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Said {
     /// As in `Zab::standing`.
     pub standing: Standing,
     /// As in `Zab::damage`.
     pub damage: Damage,
-    /// Whether it has a leader with a quorum.
+    /// Whether the node has a leader with a quorum.
     pub serving: bool,
-    /// The leader that it follows, synchronised or not yet.
+    /// Its leader, synchronised or not yet.
     pub leader: Option<PeerId>,
     /// As in `Zab::level`.
     pub level: Option<Level>,
-    /// Raised when others say that this server has lost something.
+    /// Number of reports from other servers that this server has lost data.
     pub suspicion: u64,
 }
 
-/// Something to do, in this order.
+/// An action. The driver carries out actions in their order.
 #[derive(Debug)]
 pub enum Effect {
-    /// Say this of this node from now on.
+    /// Send this statement about the node to others from now on.
     Say(Said),
-    /// Tell the election.
+    /// Report this standing to the election.
     Introduce(Standing),
-    /// Ask the election; a newer question takes the place of an unanswered one.
+    /// Start an election. A newer request replaces an unanswered one.
     Elect(Option<Candidate>),
-    /// Tell the election which leader this node follows, or that it leads.
+    /// Report to the election that this node follows this leader, or leads.
     Settled {
-        /// Whom.
+        /// The leader.
         leader: PeerId,
-        /// In which epoch.
+        /// The epoch.
         epoch: Epoch,
     },
-    /// Connect to the leader, after a pause.
+    /// Connect to the leader after a pause.
     Dial {
-        /// Whom.
+        /// The leader.
         leader: PeerId,
-        /// So long: while attempts lead nowhere they become rarer.
+        /// The pause. It grows while attempts fail.
         delay: Duration,
     },
     /// End a connection.
     Disconnect {
-        /// Which one.
+        /// The connection.
         conn: Conn,
     },
-    /// Send.
+    /// Send a message to the leader.
     ToLeader {
-        /// On this connection.
+        /// The connection.
         conn: Conn,
-        /// This.
+        /// The message.
         message: ToLeader,
     },
-    /// Send. A message [for control](api::peer::ToLearner::is_control) does not wait behind data.
+    /// Send a command to a learner. A message [for control](api::peer::ToLearner::is_control) does not
+    /// wait behind data.
     ToLearner {
-        /// On this connection.
+        /// The connection.
         conn: Conn,
-        /// This.
+        /// The command.
         command: Command,
     },
-    /// Do this on the disk, behind all else there.
+    /// Execute this task on the disk behind all earlier tasks.
     Disk(Task),
-    /// Tell the store, behind all that it was told before.
+    /// Send this to the store behind all earlier items.
     Tell(Tell),
-    /// Tell the store at once; one for which there is no room is lost.
+    /// Send this to the store at once. If there is no room, the sign is lost.
     Sign(Sign),
     /// Answer to [`Input::SetLevel`].
     LevelSet {
-        /// From the question.
+        /// From the request.
         ticket: Ticket,
-        /// The level, once that is committed.
+        /// The level once it is committed, or the reason of the refusal.
         result: Result<Level, LevelRefusal>,
     },
     /// The node may stop: see [`Input::Leave`].
     Left,
-    /// Ask all others at once what they know and what they have lost.
+    /// Ask all other nodes at once for their knowledge and their losses.
     MeetAgain,
-    /// The leader or the quorum is lost: no other server counts as reached before it answers.
+    /// The leader or the quorum is lost. No other server counts as reachable before it answers.
     LostQuorum,
 }
 
-/// A core at work.
+/// A core with its effects.
 pub struct Shell {
     core: Zab,
     view: LogView,
     me: PeerId,
     members: Ensemble,
     effects: VecDeque<Effect>,
-    /// The store may have the log up to here.
+    /// The store may read the log up to here.
     committed: Zxid,
     said: Said,
     /// Attempts to reach a leader since this node last served.
@@ -110,8 +111,8 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// Around this core. `base`: the log stands on a snapshot there, which is committed: also a store that has less is told so, if
-    /// nothing is ever committed behind it.
+    /// Creates a shell around this core. `base` is the zxid of the snapshot below the log. It is
+    /// committed, so a store with less learns of it even if nothing is ever committed behind it.
     #[must_use]
     pub fn new(core: Zab, view: LogView, me: PeerId, members: Ensemble, base: Zxid) -> Shell {
         let suspicion = Suspicion::default();
@@ -126,31 +127,31 @@ impl Shell {
         &self.core
     }
 
-    /// The log as its readers see it.
+    /// The log for its readers.
     #[must_use]
     pub fn view(&self) -> &LogView {
         &self.view
     }
 
-    /// What this node says of itself.
+    /// This node's present statement about itself.
     #[must_use]
     pub fn said(&self) -> Said {
         self.said
     }
 
-    /// Whether there are other voters from which this node can heal.
+    /// Whether other voters exist from which this node can heal.
     #[must_use]
     pub fn may_heal(&self) -> bool {
         self.members.voters().any(|voter| voter != self.me)
     }
 
-    /// [`Input::Leave`] is done.
+    /// Whether [`Input::Leave`] is done.
     #[must_use]
     pub fn left(&self) -> bool {
         self.left
     }
 
-    /// Takes in what happened. A store that attaches is an [own case](Shell::attach).
+    /// Processes an input. For a store that attaches, call [`Shell::attach`].
     pub fn handle(&mut self, now: Now, input: Input) {
         if let Input::Persisted { upto } = input {
             self.view.set_durable(upto);
@@ -158,18 +159,20 @@ impl Shell {
         self.core.handle(now, input);
     }
 
-    /// A store attaches, which has applied everything up to there, in place of an older one. What it is told first.
+    /// Attaches a store that has applied everything up to `applied`, in place of an older one. Returns
+    /// its first items.
     pub fn attach(&mut self, now: Now, applied: Zxid) -> [Tell; 2] {
         self.core.handle(now, Input::StoreAttached { applied });
         [
-            // First, so that a store that comes back does not serve before it has caught up.
+            // First, so that a returning store does not serve before it has caught up.
             Tell::Committed { upto: self.committed },
-            // With the end of the log as it is now: a store that leads has to know the closes that are under way.
+            // The status has the present end of the log: a leading store has to know the pending closes
+            // of sessions.
             Tell::Item(FeedItem::Status(self.core.status())),
         ]
     }
 
-    /// There is little room: a snapshot would make the log shorter.
+    /// Requests a snapshot for lack of space: the log can then be purged.
     pub fn want_snapshot(&mut self) {
         self.effects.push_back(Effect::Tell(Tell::Item(FeedItem::SnapshotWanted)));
     }
@@ -179,11 +182,12 @@ impl Shell {
         self.effects.push_back(Effect::Disk(Task::Forsake { may_heal: self.may_heal() }));
     }
 
-    /// Another server has met this one in an incarnation that its directory does not know. The node acts as damaged at once; it notes
-    /// that only when it is known that the quorum does not depend on it. False if that was told before.
+    /// Another server has met an incarnation of this node that its directory does not know. The node
+    /// acts as damaged at once. It stores that only when the quorum is known not to depend on it.
+    /// Returns false for a repeated report.
     ///
     /// # Errors
-    /// There is no other to heal from.
+    /// No other voter exists to heal from.
     pub fn rolled_back(&mut self, now: Now, by: PeerId, met: Incarnation) -> Result<bool, Failure> {
         if !self.suspicion.told(met) {
             return Ok(false);
@@ -211,14 +215,16 @@ impl Shell {
             );
         }
         self.core.handle(now, Input::RolledBack { note: false });
-        // In this order: a server that is asked from now on may count on what this node says of itself.
+        // This order is essential: a server that is asked from now on may rely on this node's new
+        // statement.
         self.say();
         self.effects.push_back(Effect::MeetAgain);
         Ok(true)
     }
 
-    /// Another server says what it has lost, or does not answer (`None`), asked when this one said that it was
-    /// [suspected](Said::suspicion) for so many times. Whether it is noted by this that the directory is an older copy.
+    /// Processes another server's report about its own loss; `None`: it did not answer. `suspicion` is
+    /// the [number](Said::suspicion) that this node had when it asked. Returns whether the node now
+    /// stores that its directory is an older copy.
     pub fn heard(&mut self, now: Now, peer: PeerId, damage: Option<Damage>, suspicion: u64) -> bool {
         let lost = damage.is_some_and(Damage::is_some);
         let noted = self.suspicion.heard(self.me, &self.members, peer, lost, suspicion);
@@ -228,8 +234,8 @@ impl Shell {
         noted
     }
 
-    /// What is to be done next, in this order; `None` for nothing at present, and only then anything new may be taken in. `observe`
-    /// sees what the core wants before it is carried out, and must not change more of it than a trace.
+    /// The next action, or `None` if there is none at present. Handle new inputs only after `None`.
+    /// `observe` sees each output of the core before it is carried out, and may change only its trace.
     ///
     /// # Errors
     /// The node has to stop.
@@ -253,7 +259,7 @@ impl Shell {
     fn carry_out(&mut self, output: Output) -> Result<(), Failure> {
         let effect = match output {
             Output::Elect(candidate) => {
-                // The election has to know first which servers are strangers.
+                // The election first has to know which servers are strangers.
                 self.say();
                 Effect::Elect(candidate)
             }
@@ -315,18 +321,18 @@ impl Shell {
         Ok(())
     }
 
-    /// The core wants nothing more at present.
+    /// Ends a turn: the core has no more outputs.
     fn settle(&mut self) {
         self.say();
         if !self.core.damage().is_some() {
             self.suspicion.healed();
         }
-        // Behind the epochs, so that it is noted first what it means.
+        // Behind the epochs, so that the damage is stored before the incarnation.
         let outlived = self.suspicion.outlived().into_iter();
         self.effects.extend(outlived.map(|met| Effect::Disk(Task::Outlive(met))));
     }
 
-    /// Tells others what this node says of itself from now on.
+    /// Updates this node's statement to others.
     fn say(&mut self) {
         let now = said(&self.core, &self.suspicion);
         let before = std::mem::replace(&mut self.said, now);
@@ -354,7 +360,7 @@ fn said(core: &Zab, suspicion: &Suspicion) -> Said {
     }
 }
 
-/// The first attempt to reach a leader is made at once; while they lead nowhere they become rarer.
+/// Pause before an attempt to reach a leader. The first attempt is immediate; later pauses grow.
 fn dial_delay(attempts: u32) -> Duration {
     match attempts {
         0 => Duration::ZERO,

@@ -1,31 +1,32 @@
-//! Whether the data directory is an older copy of itself, as other servers say that have met this node since the copy was made
-//! (`docs/protocol.md`).
+//! Detects a data directory that is an older copy of itself, from reports of servers that have met this
+//! node since the copy was made (`docs/protocol.md`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::peer::Incarnation;
 use api::{Ensemble, PeerId};
 
-/// What others say of this node's directory.
+/// Reports of others about this node's directory.
 #[derive(Default, Debug)]
 pub(crate) struct Suspicion {
-    /// Raised when others say that this node has lost something. What others say of themselves counts if they were asked since.
+    /// Number of reported losses of this node. Reports of others about themselves count only if they
+    /// were asked since the last one.
     pub(crate) number: u64,
     /// Incarnations of this node that others have met and its directory did not know.
     told: BTreeSet<Incarnation>,
-    /// Those of them of which it is not noted what they mean.
+    /// Those whose consequences are neither stored nor healed.
     unknown: Vec<Incarnation>,
-    /// Those that it is to know from now on, because that is noted.
+    /// Those to add to the directory, because their consequences are stored or healed.
     to_outlive: Vec<Incarnation>,
-    /// Others that were asked what they have lost since this node is suspected to stand on an older copy, and whether that is
-    /// anything.
+    /// Other servers that were asked for their losses since the last report, and whether they have any.
     heard: BTreeMap<PeerId, bool>,
-    /// It was said in the log that this node waits for an operator.
+    /// The log already contains the message that this node waits for an operator.
     waits: bool,
 }
 
 impl Suspicion {
-    /// False if this was told before: it may be told once more before this node can say that it knows.
+    /// Adds a report. Returns false for a repetition: peers may repeat it before this node announces
+    /// that it knows.
     pub(crate) fn told(&mut self, met: Incarnation) -> bool {
         let new = self.told.insert(met);
         if new {
@@ -36,10 +37,12 @@ impl Suspicion {
         new
     }
 
-    /// Another voter says whether it has lost something, or does not answer, asked when this node was suspected for so many times.
-    /// Whether it can be noted now that the directory is an older copy: once all other voters were asked and a quorum of them has
-    /// lost nothing as far as is known. Two servers that are told at the same time both say so before they ask each other, so at
-    /// least one of them does not count on the other: what others say never costs the ensemble its quorum for good.
+    /// Adds a report of another voter about its own loss; a voter without an answer counts as without
+    /// loss. `suspicion` is the number that this node had when it asked. Returns whether the node may
+    /// store that the directory is an older copy: all other voters were asked, and a quorum of them has
+    /// no known loss. If two servers get reports at the same time, both announce that before they ask
+    /// each other. So at least one of them does not rely on the other, and reports never cost the
+    /// ensemble its quorum for good.
     pub(crate) fn heard(
         &mut self,
         me: PeerId,
@@ -70,7 +73,7 @@ impl Suspicion {
         false
     }
 
-    /// The node has what it lacked: a leader may have sent it before that was noted.
+    /// The node has its lost data again. A leader may send it before the loss is stored.
     pub(crate) fn healed(&mut self) {
         if !self.unknown.is_empty() {
             self.to_outlive.append(&mut self.unknown);
@@ -78,7 +81,7 @@ impl Suspicion {
         }
     }
 
-    /// What the directory is to know from now on.
+    /// Takes the incarnations to add to the directory.
     pub(crate) fn outlived(&mut self) -> Vec<Incarnation> {
         std::mem::take(&mut self.to_outlive)
     }

@@ -90,7 +90,7 @@ fn a_store_that_has_what_the_log_does_not_starts_over_from_what_there_is() {
     let view = LogView::new(log.reader(), log.history().last(), 0);
     let mut worker = LogWorker::new(log, epochs, snapshots.clone(), Met::new(incarnations));
     append(&mut worker, entries(0..3));
-    // As after a restart: nothing is in memory.
+    // As after a restart: the memory is empty.
     let view = LogView::new(view.reader, last(&entries(0..3)), 0);
 
     let mut feed = Feed::new(Zxid(Zxid::marker(Epoch(1)).0 + 7));
@@ -118,7 +118,8 @@ fn a_store_that_has_what_the_log_does_not_starts_over_from_what_there_is() {
     assert_eq!(feed.position(), last(&entries(0..3)));
 }
 
-/// The newest snapshot was found damaged, and the log stands on it. The older one was handed over for ever.
+/// The newest snapshot was damaged, and the log began behind it. The feed handed the older one over
+/// again and again.
 #[test]
 fn a_store_does_not_get_a_snapshot_that_does_not_reach_the_log() {
     let Storage { log, epochs, incarnations, snapshots, .. } = storage();

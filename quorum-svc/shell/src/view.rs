@@ -1,4 +1,4 @@
-//! Reading the log while it is written.
+//! Access to the log while it is written.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use api::{Entry, Zxid};
 use quorum_log::LogReader;
 
-/// The log as its readers see it: the newest entries from memory, from the moment they are handed to the log thread, and older ones
-/// from disk. So a proposal does not wait for the leader's own disk. Cheap to clone.
+/// The log for its readers. The newest entries come from memory, from the moment they go to the log
+/// thread; older ones come from disk. So a proposal does not wait for the leader's own disk. Cheap to
+/// clone.
 #[derive(Clone)]
 pub struct LogView {
     recent: Arc<Mutex<Recent>>,
-    /// What is on disk.
+    /// Reads entries from disk.
     pub reader: LogReader,
 }
 
@@ -22,12 +23,13 @@ struct Recent {
     prev: Zxid,
     bytes: usize,
     max_bytes: usize,
-    /// What is not durable may not be readable from disk yet and has to stay.
+    /// Last durable entry. Later ones may not be readable from disk yet and have to stay.
     durable: Zxid,
 }
 
 impl LogView {
-    /// Of a log of which everything is durable and ends with `last`; keeps at least `max_bytes` of what is newest.
+    /// Creates a view of a log that is durable up to its end `last`. It keeps at least the newest
+    /// `max_bytes` in memory.
     #[must_use]
     pub fn new(reader: LogReader, last: Zxid, max_bytes: usize) -> LogView {
         let recent = Recent { entries: VecDeque::new(), prev: last, bytes: 0, max_bytes, durable: last };
@@ -54,7 +56,7 @@ impl LogView {
         recent.shrink();
     }
 
-    /// The log was cut behind `last`.
+    /// Cuts the log behind `last`.
     pub(crate) fn cut(&self, last: Zxid) {
         let mut recent = self.recent();
         recent.durable = recent.durable.min(last);
@@ -66,15 +68,15 @@ impl LogView {
         }
     }
 
-    /// The log starts anew behind a snapshot.
+    /// Starts the log anew behind a snapshot.
     pub(crate) fn reset(&self, base: Zxid) {
         let mut recent = self.recent();
         recent.entries.clear();
         (recent.bytes, recent.prev, recent.durable) = (0, base, base);
     }
 
-    /// The entries with `after < zxid <= upto`, in order and without a gap: as many as fit into `max_bytes`, at least one if there is
-    /// one. `None` if they are not in memory.
+    /// The entries with `after < zxid <= upto`, in order and without a gap: as many as fit into
+    /// `max_bytes`, and at least one if one exists. `None` if they are not in memory.
     pub(crate) fn recent_after(&self, after: Zxid, upto: Zxid, max_bytes: usize) -> Option<Vec<Entry>> {
         let recent = self.recent();
         let from = match recent.entries.binary_search_by_key(&after, |e| e.zxid) {
@@ -94,7 +96,7 @@ impl LogView {
         Some(entries)
     }
 
-    /// Whether the log contains this entry or stands on a snapshot of it.
+    /// Whether the log contains this entry or begins with a snapshot at it.
     #[must_use]
     pub fn contains(&self, zxid: Zxid) -> bool {
         let recent = self.recent();

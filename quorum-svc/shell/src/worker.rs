@@ -1,4 +1,4 @@
-//! The tasks of the core for the disk, one after the other.
+//! Executes the core's tasks for the disk one after the other.
 
 use std::collections::VecDeque;
 
@@ -10,52 +10,54 @@ use quorum_log::{Base, EpochFile, Epochs, Log, SnapshotError, Snapshots};
 
 use crate::{Failure, Met};
 
-/// Something to do on the disk.
+/// A task for the disk.
 #[derive(Debug)]
 pub enum Task {
-    /// Append to the log.
+    /// Append these entries to the log.
     Append(Vec<Entry>),
-    /// Note these, behind everything that was appended before.
+    /// Store these epochs behind all earlier appends.
     Epochs(Epochs),
     /// Cut the log behind this entry.
     Truncate(Zxid),
-    /// The log starts anew behind a snapshot.
+    /// Start the log anew behind a snapshot.
     Reset(Base),
-    /// The log may begin behind this entry.
+    /// Purge the log up to this entry.
     Purge(Zxid),
-    /// Behind the epochs, which say by now that the directory is an older copy. Has no answer.
+    /// Add this incarnation to the directory, behind the epochs that already store the damage. The core
+    /// gets no answer.
     Outlive(Incarnation),
-    /// The beginning of the log is purged and no sound snapshot is left, so the store cannot get a state from this node.
-    /// Notes that this node has lost what it promised to keep, so that it heals from its leader when it is started again,
-    /// if there are others; then stops.
+    /// Give up on the store. The beginning of the log is purged and no sound snapshot is left, so the
+    /// store cannot get a state from this node. Stores the loss if other voters exist, so that the node
+    /// heals from its leader at its next start. Then stops the node.
     Forsake {
-        /// There are others.
+        /// Whether other voters exist.
         may_heal: bool,
     },
 }
 
-/// What is durable now.
+/// The result of a task.
 #[derive(Debug)]
 pub enum Done {
-    /// The core is to be told.
+    /// An input for the core.
     Told(Input),
-    /// [`Task::Outlive`]: all others are to be met again at once.
+    /// [`Task::Outlive`] is done: exchange acquaintances with all others at once.
     Outlived,
 }
 
-/// Owns log and epochs.
+/// Owner of log and epochs.
 pub struct LogWorker {
     log: Log,
     epochs: EpochFile,
     snapshots: Snapshots,
     met: Met,
     tasks: VecDeque<Task>,
-    /// Entries of an append are written, and not synced; of all else nothing is done yet.
+    /// The running task. The entries of an append are written but not synced; other tasks have not
+    /// begun.
     begun: Option<Task>,
 }
 
 impl LogWorker {
-    /// On these.
+    /// Creates a worker for these files.
     #[must_use]
     pub fn new(log: Log, epochs: EpochFile, snapshots: Snapshots, met: Met) -> LogWorker {
         LogWorker { log, epochs, snapshots, met, tasks: VecDeque::new(), begun: None }
@@ -67,31 +69,31 @@ impl LogWorker {
         &self.log
     }
 
-    /// As they are durable.
+    /// The durable epochs.
     #[must_use]
     pub fn epochs(&self) -> Epochs {
         self.epochs.epochs()
     }
 
-    /// Nothing is to be done.
+    /// Whether no task waits or runs.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.begun.is_none() && self.tasks.is_empty()
     }
 
-    /// What is under way: all entries that share an fsync, or one other task.
+    /// The running task: all entries that share an fsync, or one other task.
     #[must_use]
     pub fn begun(&self) -> Option<&Task> {
         self.begun.as_ref()
     }
 
-    /// More to do, behind all else.
+    /// Appends a task.
     pub fn push(&mut self, task: Task) {
         self.tasks.push_back(task);
     }
 
-    /// Begins what is next, if nothing is under way. Group commit: entries that wait in a row are written at once, and share an
-    /// fsync. False if nothing is begun.
+    /// Begins the next task unless one is running. Group commit: it writes all directly following
+    /// appends at once, and they share an fsync. Returns false if nothing has begun.
     ///
     /// # Errors
     /// The node has to stop.
@@ -121,7 +123,7 @@ impl LogWorker {
         Ok(true)
     }
 
-    /// Makes durable what is under way; what is said then is a promise.
+    /// Makes the running task durable. Its result is then a promise.
     ///
     /// # Errors
     /// The node has to stop.
@@ -140,7 +142,7 @@ impl LogWorker {
             Some(Task::Reset(base)) => {
                 self.log.reset(base)?;
                 match self.snapshots.adopt_received(base.zxid) {
-                    // A newer one has come meanwhile, and its reset follows.
+                    // A newer snapshot has arrived in the meantime; its reset follows.
                     Ok(()) | Err(SnapshotError::NotThere { .. }) => {}
                     Err(error) => return Err(error.into()),
                 }

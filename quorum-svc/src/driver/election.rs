@@ -45,7 +45,7 @@ pub(super) async fn ask_election<E: Election>(
                     }
                 }
             }
-            // An error means that the election service is shutting down, and so is this one.
+            // An error means that the election service is stopping, and so is this one.
             Ask::Settled { leader, epoch } => {
                 let _ = election.settled(leader, epoch).await;
                 next = asks.recv().await;

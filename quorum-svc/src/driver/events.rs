@@ -57,8 +57,8 @@ pub(crate) enum Event {
         by: PeerId,
         met: Incarnation,
     },
-    /// The answer of another server to the question whether it lost data, or that it did not answer. `suspicion` counts
-    /// the suspicions against this server at the time of the question.
+    /// The answer of another server to the question whether it lost data, or that it did not answer.
+    /// `suspicion` counts the suspicions against this server at the time of the question.
     Heard {
         peer: PeerId,
         damage: Option<Damage>,
@@ -68,7 +68,7 @@ pub(crate) enum Event {
     Leave(oneshot::Sender<()>),
 }
 
-/// What links need from the driver. Cheap to clone.
+/// The driver's interface for links. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Links {
     events: mpsc::Sender<Event>,

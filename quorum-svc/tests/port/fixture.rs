@@ -1,4 +1,5 @@
-//! A quorum of one, with real sockets and disks and an election that the test decides, and a store that only remembers.
+//! A quorum of one with real sockets and disks, an election that the test decides, and a store that
+//! only records its feed.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,12 +16,12 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
-/// What may wait without a leader.
+/// Maximum number of requests that wait without a leader.
 pub(crate) const REQUESTS_MAX: usize = 400;
-/// How long it may.
+/// Maximum time that they wait.
 pub(crate) const PARK: Duration = Duration::from_secs(2);
 
-/// Chooses node 1, once the test says so.
+/// Chooses node 1 once the test allows it.
 #[derive(Clone)]
 struct Named(watch::Receiver<bool>);
 
@@ -51,7 +52,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// `leads`: as soon as it can.
+    /// `leads`: it leads as soon as it can.
     pub(crate) async fn start(leads: bool) -> Node {
         let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -96,13 +97,13 @@ impl Node {
             .add_service(service.port_service())
             .serve_with_incoming(TcpListenerStream::new(listener));
         let stop = shutdown.clone();
-        // Connections end with it, as those of a process do.
+        // Connections end with the server, as those of a process do.
         let server = tokio::spawn(async move { drop(stop.run_until_cancelled(serving).await) });
         let run = tokio::spawn(service.run());
         Node { handle, port, dir, elect, shutdown, run: Some(run), server: Some(server) }
     }
 
-    /// From now on it leads.
+    /// Makes the node lead.
     pub(crate) fn elect(&self) {
         self.elect.send_replace(true);
     }
@@ -113,7 +114,7 @@ impl Node {
         RemoteQuorum::new(Neighbour::new("quorum", &url, "test", PeerId(1)).unwrap(), bounds)
     }
 
-    /// Ends the quorum, not its clients. `while_down` runs while it is down; then it is back.
+    /// Stops the quorum, but not its clients. Runs `while_down` while it is down, then starts it again.
     pub(crate) async fn restart(mut self, while_down: impl Future<Output = ()>) -> Node {
         self.shutdown.cancel();
         soon(self.run.take().unwrap()).await.unwrap().unwrap();
@@ -124,13 +125,13 @@ impl Node {
     }
 }
 
-/// A store that only remembers.
+/// A store that only records its feed.
 pub(crate) struct Store<F, S> {
     pub(crate) feed: F,
     pub(crate) signs: S,
     pub(crate) entries: Vec<Entry>,
     pub(crate) snapshot: Option<(Zxid, Vec<u8>)>,
-    /// Where each barrier came.
+    /// The position of each barrier.
     pub(crate) barriers: BTreeMap<u64, Zxid>,
     after: Zxid,
 }
@@ -141,7 +142,7 @@ impl<F: Feed, S: Signs> Store<F, S> {
         Store { feed, signs, entries: Vec::new(), snapshot: None, barriers: BTreeMap::new(), after }
     }
 
-    /// Reads until so many entries with a payload have come.
+    /// Reads until `count` entries with a payload have arrived.
     pub(crate) async fn read(&mut self, count: usize) {
         soon(async {
             while self.tickets_of_all() < count {
@@ -151,7 +152,7 @@ impl<F: Feed, S: Signs> Store<F, S> {
         .await;
     }
 
-    /// Reads until this barrier has come.
+    /// Reads until this barrier has arrived.
     pub(crate) async fn pass_barrier(&mut self, ticket: u64) {
         soon(async {
             while !self.barriers.contains_key(&ticket) {
@@ -161,7 +162,7 @@ impl<F: Feed, S: Signs> Store<F, S> {
         .await;
     }
 
-    /// Reads until such an item comes.
+    /// Reads until such an item arrives.
     pub(crate) async fn until(&mut self, mut wanted: impl FnMut(&FeedItem) -> bool) {
         soon(async { while !self.step().await.iter().any(&mut wanted) {} }).await;
     }
@@ -196,13 +197,13 @@ impl<F: Feed, S: Signs> Store<F, S> {
         items
     }
 
-    /// Everything up to here has come.
+    /// The last zxid that has arrived.
     pub(crate) fn last(&self) -> Zxid {
         let base = self.snapshot.as_ref().map_or(self.after, |(zxid, _)| *zxid);
         self.entries.last().map_or(base, |e| e.zxid)
     }
 
-    /// Of the entries that answer this store.
+    /// Tickets of the entries that answer this store.
     pub(crate) fn tickets(&self) -> Vec<u64> {
         self.entries.iter().filter_map(|e| e.origin).map(|o| o.ticket.0).collect()
     }
@@ -224,7 +225,7 @@ pub(crate) fn barrier(ticket: u64) -> Request {
     Request::Barrier { ticket: Ticket(ticket) }
 }
 
-/// Far longer than anything here takes.
+/// Far longer than any step of these tests takes.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), what).await.expect("this should happen soon")
 }

@@ -1,5 +1,5 @@
-//! What holds for the port [`Quorum`], whether the quorum runs in this process or in another: one suite, run against
-//! both. And what only the remote one can show: that either side may go and come back.
+//! The guarantees of the port [`Quorum`], for a quorum in this process and in another: one suite for
+//! both. Further tests for the remote port alone: either side may disappear and return.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is the report")]
 
@@ -132,7 +132,7 @@ async fn a_newer_store_ends_an_older_one_and_goes_on_with_greater_tickets<P: Pac
     port.request(vec![submit(1_000_000)]).await.unwrap();
     newer.read(1).await;
     assert_eq!(newer.tickets(), [1_000_000]);
-    // Another client of the same quorum, as a store that was restarted.
+    // Another client of the same quorum, like a restarted store.
     let mut newest = Store::attach(&other_port, place).await;
     other_port.request(vec![submit(2_000_000)]).await.unwrap();
     newest.read(2).await;
@@ -147,7 +147,7 @@ async fn a_barrier_comes_behind_what_was_submitted_before_it<P: Packaging>() {
     store.read(2).await;
     store.pass_barrier(3).await;
     let last = store.last();
-    // A barrier says what was committed when it was asked for: by now, both.
+    // A barrier reports the commit point of its request, so both writes come before it.
     port.request(vec![barrier(4)]).await.unwrap();
     store.pass_barrier(4).await;
     assert_eq!((store.tickets(), store.barriers[&4]), (vec![1, 2], last));
@@ -207,7 +207,7 @@ async fn a_report_reaches_the_store_of_the_leader<P: Packaging>() {
     store.until(|item| matches!(item, FeedItem::Status(s) if s.serving)).await;
     let report = Bytes::from_static(b"heard 7");
     port.request(vec![Request::Report(report.clone())]).await.unwrap();
-    // Nobody reads the feed.
+    // The test does not read the feed.
     assert_eq!(
         soon(store.signs.next()).await,
         Some(Sign::Report { from: PeerId(1), report: report.clone() })
@@ -273,7 +273,7 @@ async fn large_values_and_large_batches_pass<P: Packaging>() {
     let sizes: Vec<usize> =
         store.entries.iter().filter_map(|e| e.payload()).map(|payload| payload.len()).collect();
     assert_eq!((sizes[0], sizes[1], sizes[39]), (3 << 20, 0, 100 << 10));
-    // More than any message between nodes may have.
+    // Larger than any message between nodes may be.
     port.request(vec![large(41, 65 << 20), submit(42)]).await.unwrap();
     let too_large = FeedItem::Refused { ticket: Ticket(41), why: Refusal::TooLarge };
     store.until(|item| *item == too_large).await;

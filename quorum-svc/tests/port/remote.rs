@@ -1,4 +1,4 @@
-//! Either side may go and come back.
+//! Either side may disappear and return.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -29,7 +29,7 @@ async fn a_quorum_that_is_restarted_goes_on_with_the_feed_where_it_was() {
         soon(port.linked(false)).await;
         let status = soon(port.status()).await.unwrap();
         assert_eq!((status.role, status.serving, status.leader), (Role::Looking, false, None));
-        // Kept until the quorum is back, and in order.
+        // The client keeps requests in order until the quorum is back.
         port.request(vec![submit(101), barrier(102)]).await.unwrap();
         port.request(vec![submit(103)]).await.unwrap();
     };
@@ -48,7 +48,7 @@ async fn whatever_was_under_way_is_lost_or_comes_back_and_never_both() {
     for _ in 0..5 {
         port.request((next..next + 300).map(submit).collect()).await.unwrap();
         next += 300;
-        // Until the fate of some is known; of others it is not.
+        // Until the result of some requests is known; that of others is not.
         let known = store.tickets().len() + fates.len();
         soon(async {
             while store.tickets().len() + fates.len() < known + 5 {
@@ -58,7 +58,7 @@ async fn whatever_was_under_way_is_lost_or_comes_back_and_never_both() {
         .await;
         node = node.restart(async {}).await;
     }
-    // Until one is answered: then no more comes of those before it.
+    // Once one write is answered, no more results of earlier ones follow.
     soon(async {
         port.request(vec![submit(next)]).await.unwrap();
         while store.tickets().last() != Some(&next) {
@@ -75,13 +75,13 @@ async fn whatever_was_under_way_is_lost_or_comes_back_and_never_both() {
     let all: Vec<u64> = answered.iter().chain(&fates.lost).chain(&fates.refused).copied().collect();
     assert_eq!(all.len() as u64, next, "each has one fate");
     assert_eq!(all.into_iter().collect::<BTreeSet<u64>>(), (1..=next).collect());
-    // What was lost may stand in the log all the same; but nothing does twice, and nothing that was refused.
+    // A lost write may still be in the log. But no write is in it twice, and no refused one is in it.
     let logged: Vec<&Bytes> = store.entries.iter().filter_map(|e| e.payload()).collect();
     assert_eq!(logged.iter().collect::<BTreeSet<_>>().len(), logged.len());
     assert!(!fates.refused.iter().any(|&ticket| logged.contains(&&payload(ticket))));
 }
 
-/// What became of requests that were not answered.
+/// Results of unanswered requests.
 #[derive(Default)]
 struct Fates {
     lost: BTreeSet<u64>,
@@ -163,7 +163,7 @@ async fn a_store_whose_clock_went_back_is_answered_under_its_own_tickets() {
     store.pass_barrier(11).await;
 }
 
-/// Gives so much and then never more.
+/// Yields this number of chunks and then blocks for ever.
 struct Stuck(usize);
 
 impl Chunks for Stuck {
@@ -187,7 +187,7 @@ async fn a_snapshot_that_breaks_off_is_not_kept() {
     let halfway = tokio::time::timeout(Duration::from_millis(300), port.save_snapshot(zxid, Stuck(2))).await;
     assert!(halfway.is_err(), "it has not ended");
 
-    // Ended by hand, without the word that says so.
+    // The client ends the stream without the message for the end.
     let mut client = QuorumPortClient::connect(format!("http://{}", node.port)).await.unwrap();
     let hello = Some(proto::quorum::Hello::to_wire("test", PeerId(1)));
     let head = snapshot_message::Kind::Head(internal::SnapshotHead { hello, zxid: zxid.0 });
@@ -205,7 +205,7 @@ async fn a_snapshot_that_breaks_off_is_not_kept() {
     soon(port.save_snapshot(zxid, Whole(Some(Bytes::from_static(b"all of it"))))).await.unwrap();
     let far = Zxid(u64::MAX);
     drop(store);
-    // A store that is ahead of everything starts over, from the newest snapshot there is.
+    // A store that is ahead of the quorum starts over from the newest snapshot.
     let mut store = Store::attach(&port, far).await;
     store.until(|item| *item == FeedItem::SnapshotEnd).await;
     assert_eq!(store.snapshot, Some((zxid, b"all of it".to_vec())));
@@ -228,7 +228,7 @@ async fn garbage_and_stores_of_other_nodes_do_no_harm() {
         let status = soon(client.attach(tokio_stream::once(first))).await.unwrap_err();
         assert!(status.message().contains(words), "{status}");
     }
-    // Tickets that do not ascend would stop the quorum, had it to believe them.
+    // Tickets that do not ascend would stop the quorum if it trusted them.
     let batch = |ticket| {
         let requests = vec![request_to_wire(submit(ticket))];
         store(store_message::Kind::Requests(internal::Requests { requests }))

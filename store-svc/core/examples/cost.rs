@@ -1,4 +1,4 @@
-//! What one write costs the core: `cargo run --release -p store-core --example cost`.
+//! The cost of one write in the core: `cargo run --release -p store-core --example cost`.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::time::Instant;
@@ -68,7 +68,7 @@ fn main() {
     println!("take_dirty, for each of {:>6} records: {:>6.0} ns", dirty.znodes.len(), nanos(start, ZNODES));
     assert_eq!(state.digest(), state.recompute_digest());
 
-    // The same through the front: requests in, submissions out, entries in, replies out.
+    // The same through the front: requests and entries in, submissions and answers out.
     let config = Config { me: PeerId(1), first_ticket: Ticket(0), limits: Limits::default() };
     let now = Time(0);
     let next = state.applied().counter() + 1;

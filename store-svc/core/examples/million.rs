@@ -1,9 +1,9 @@
-//! What many znodes cost the core, in memory and time:
+//! The cost of many znodes in the core, in memory and time:
 //! `cargo run --release -p store-core --example million [ZNODES] [in-order|shuffled|one-parent]`.
 //!
-//! Creates znodes of 100 B, with paths of 31 bytes, as a log does; changes all of them, lists them, writes the records to a file;
-//! and loads that file in a process of its own, as a node does when it starts. Times are CPU time of the thread, which other work of
-//! the machine disturbs least.
+//! Creates znodes of 100 B with paths of 31 bytes, as from a log. Changes all of them, lists them, and
+//! writes the records to a file. Loads that file in a process of its own, as a starting node does.
+//! Times are CPU time of the thread, which other work on the machine disturbs least.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
 use std::{
@@ -19,9 +19,9 @@ use proto::store::{RecordDecoder, append_record, encode_record};
 use rustix::time::{ClockId, clock_gettime};
 use store_core::{Loader, State};
 
-/// Children of one parent, but in the shape `one-parent`.
+/// Number of children of one parent, except in the shape `one-parent`.
 const GROUP: u32 = 1000;
-/// Writes between two checkpoints.
+/// Number of writes between two checkpoints.
 const CHECKPOINT: u32 = 100_000;
 
 fn main() {
@@ -128,7 +128,7 @@ fn load(file: &str) {
     let (before, began) = (rss(), now());
     let (mut decoder, mut loader) = (RecordDecoder::default(), Loader::default());
     let (mut file, mut piece) = (fs::File::open(file).unwrap(), vec![0; 1 << 20]);
-    // Of the loader alone.
+    // The time of the loader alone.
     let mut taking = Duration::ZERO;
     loop {
         let read = file.read(&mut piece).unwrap();
@@ -155,7 +155,7 @@ fn load(file: &str) {
     );
 }
 
-/// A state, and how long each write took.
+/// A state, and the duration of each write.
 struct Log {
     state: State,
     zxid: u32,
@@ -187,7 +187,7 @@ impl Log {
     }
 }
 
-/// CPU time that this thread has used.
+/// CPU time used by this thread.
 fn now() -> Duration {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)

@@ -1,7 +1,7 @@
 //! The table of access lists: it stores each list once for all znodes that have it.
 //!
-//! A new list gets the least free id, so ids are a function of the log, like the rest of the state. A list is removed
-//! with the last znode that has it.
+//! A new list gets the least free id, so ids are a function of the log, like the rest of the state. A
+//! list is removed with the last znode that has it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -128,8 +128,8 @@ impl Acls {
         self.lists.len() * RECORD + self.bytes
     }
 
-    /// Adds one record of a complete state. Returns false if its id or its list exists already, or is that of the open
-    /// list.
+    /// Adds one record of a complete state. Returns false if its id or its list exists already, or is
+    /// that of the open list.
     pub(crate) fn load(&mut self, record: record::AccessList) -> bool {
         let record::AccessList { id, acl } = record;
         let new = id != AclId::OPEN
@@ -164,8 +164,8 @@ impl Acls {
         }
     }
 
-    /// Computes the free ids after a load. Call it only after the digest is verified: a damaged id could have any
-    /// value, but a valid state has no more free ids than it once had lists.
+    /// Computes the free ids after a load. Call it only after the digest is verified: a damaged id
+    /// could have any value, but a valid state has no more free ids than it once had lists.
     pub(crate) fn find_free(&mut self) {
         let last = self.lists.last_key_value().map_or(0, |(id, _)| id.0);
         self.free = (1..last).map(AclId).filter(|id| !self.lists.contains_key(id)).collect();

@@ -1,12 +1,14 @@
 //! The contribution of each record to the digest of the state.
 //!
-//! The digest is the wrapping sum of one 64-bit XXH3 hash for each znode, access list, session and kept result. A
-//! change updates the sum: subtract the old hash and add the new one. The sum does not depend on the history of a
-//! state. It detects faults, not attacks: a client that chooses znodes freely can make two states collide.
+//! The digest is the wrapping sum of one 64-bit XXH3 hash for each znode, access list, session and kept
+//! result. A change updates the sum: subtract the old hash and add the new one. The sum does not depend
+//! on the history of a state. It detects faults, not attacks: a client that chooses znodes freely can
+//! make two states collide.
 //!
-//! The layout below never changes: it is part of the format of checkpoints and snapshots, which contain the digest and
-//! the hashes of requests. A field that was added to a znode or a session later counts only if it differs from its
-//! default, and has a tag. So the digest of an ensemble that does not use the field stays the same.
+//! The layout below never changes: it is part of the format of checkpoints and snapshots, which contain
+//! the digest and the hashes of requests. A field that was added to a znode or a session later counts
+//! only if it differs from its default, and has a tag. So the digest of an ensemble that does not use
+//! the field stays the same.
 
 use api::{
     Acl, AclId, CommandBody, Create, DeleteTree, Expected, Identities, Identity, Level, MultiOp, NodeKind,
@@ -17,14 +19,14 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::tree::Znode;
 
-/// Hash of a value. It is stored beside a large value, so that a change of a parent's counters does not read the value
-/// again.
+/// Hash of a value. It is stored beside a large value, so that a change of a parent's counters does not
+/// read the value again.
 pub(crate) fn data(data: &[u8]) -> u64 {
     xxh3_64(data)
 }
 
-/// Hash of a znode: its path, its value and all fields of its Stat except the number of children, which their own
-/// records determine.
+/// Hash of a znode: its path, its value and all fields of its Stat except the number of children, which
+/// their own records determine.
 pub(crate) fn znode(path: &str, z: &Znode<'_>) -> u64 {
     let fields: [u64; 12] = [
         xxh3_64(path.as_bytes()),
@@ -292,7 +294,7 @@ mod tests {
     use super::*;
     use crate::tree::Life;
 
-    /// The bytes of which the hash of a znode was made before it could have a kind, a list or no value.
+    /// The input of a znode's hash before znodes had a kind, a list or a null value.
     fn as_before(path: &str, z: &Znode<'_>) -> u64 {
         let mut bytes = Vec::new();
         let value = z.data.unwrap_or_default();
@@ -319,7 +321,7 @@ mod tests {
                 assert_eq!(znode("/a", &z), as_before("/a", &z));
             }
         }
-        // And for ever.
+        // And a fixed hash, which must never change.
         assert_eq!(znode("/a", &znode_of(Some(b"v"), Life::Persistent, 0)), GOLDEN_ZNODE);
     }
 

@@ -1,12 +1,12 @@
 //! The encoding of kept results: codes and numbers.
 //!
-//! A client that repeats a write sends its request again, and the write number is bound to that request. So a kept
-//! result omits everything that the request contains, above all paths and texts. The results of failed writes with long
-//! paths then need a few bytes each, and the size of every result has a bound that is known before the write is applied
-//! ([`cost_max`]).
+//! A client that repeats a write sends its request again, and the write number is bound to that
+//! request. So a kept result omits everything that the request contains, above all paths and texts. The
+//! results of failed writes with long paths then need a few bytes each, and the size of every result
+//! has a bound that is known before the write is applied ([`cost_max`]).
 //!
-//! The layout is part of the format of checkpoints and snapshots: a tag for each outcome or error, and numbers as
-//! LEB128 (signed ones zigzag). A multi has one outcome for each part.
+//! The layout is part of the format of checkpoints and snapshots: a tag for each outcome or error, and
+//! numbers as LEB128 (signed ones zigzag). A multi has one outcome for each part.
 
 use api::{
     CommandBody, Create, MultiOp, MultiOutcome, NodeKind, OpError, Path, PathError, Permissions, QuotaAt,
@@ -19,8 +19,9 @@ use crate::{
     tree::QUOTAS_MAX,
 };
 
-/// Cost of a kept result besides its outcome, for the bound [`crate::KEPT_BYTES_MAX`] and others. It exceeds the
-/// encoded size of the key, the other fields and their frames, and is about their size in memory.
+/// Cost of a kept result besides its outcome, for the bound [`crate::KEPT_BYTES_MAX`] and others. It
+/// exceeds the encoded size of the key, the other fields and their frames, and is about their size in
+/// memory.
 pub(crate) const COST: usize = 64;
 
 /// Maximum cost of a kept result of this request, in bytes.
@@ -79,8 +80,8 @@ pub(crate) fn encode(body: &CommandBody, result: &WriteResult) -> Bytes {
 pub(crate) fn decode(session: SessionId, zxid: Zxid, body: &CommandBody, outcome: &[u8]) -> WriteResult {
     let mut input = Input { rest: outcome, session, zxid };
     input.result(body).unwrap_or_else(|| {
-        // This happens only if the node of the client rejects a request that another node has accepted: their limits
-        // differ, and the node has not applied the write yet.
+        // This happens only if the node of the client rejects a request that another node has accepted:
+        // their limits differ, and the node has not applied the write yet.
         Err(OpError::Unknown(format!(
             "the write was carried out at {zxid}, but this node did not know that and refused it, so it cannot tell its \
              result; read it, or send the write again"

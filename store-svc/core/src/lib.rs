@@ -1,9 +1,10 @@
 //! The core of store-svc. It is pure: no task, socket, disk, clock or random number.
 //!
-//! - [`State`]: the znode tree and the sessions, a function of the log. The same entries give the same state and
-//!   digest.
+//! - [`State`]: the znode tree and the sessions, a function of the log. The same entries give the same
+//!   state and digest.
 //! - `watch`: the watches, and a history of the last changes for clients that resume.
-//! - [`Server`]: the front of a node: connections, the order of requests, and the requests that wait for log entries.
+//! - [`Server`]: the front of a node: connections, the order of requests, and the requests that wait
+//!   for log entries.
 
 mod acls;
 mod digest;

@@ -12,15 +12,16 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{digest, kept, state::RECORD};
 
-/// Maximum total cost of the kept results of one session, in bytes. A client that does not acknowledge its results
-/// cannot write further. A result costs a fixed 64 bytes plus its encoded size.
+/// Maximum total cost of the kept results of one session, in bytes. A client that does not acknowledge
+/// its results cannot write further. A result costs a fixed 64 bytes plus its encoded size.
 pub const KEPT_BYTES_MAX: usize = 4 << 20;
 
 /// Each session may keep results up to this many bytes on its own. Further results use [`KEPT_POOL`].
 pub const KEPT_RESERVE: usize = 1 << 10;
 
-/// Maximum total size that all sessions may keep beyond their [`KEPT_RESERVE`]. So clients that acknowledge nothing can
-/// slow others down to the writes that fit into the reserve, but cannot stop them.
+/// Maximum total size that all sessions may keep beyond their [`KEPT_RESERVE`]. So clients that
+/// acknowledge nothing can slow others down to the writes that fit into the reserve, but cannot stop
+/// them.
 pub const KEPT_POOL: usize = 32 << 20;
 
 /// All open sessions of the ensemble.
@@ -47,8 +48,8 @@ struct Dirty {
 }
 
 impl Dirty {
-    /// The results of a session up to `last` are dropped. Those in the checkpoint have to be removed; the others need
-    /// not be written any more.
+    /// The results of a session up to `last` are dropped. Those in the checkpoint have to be removed;
+    /// the others need not be written any more.
     fn forget(&mut self, session: &Session, last: WriteNumber) {
         let (acked, last) = (session.acked.0, last.0);
         let stored = session.stored.to.clamp(acked, last);
@@ -128,8 +129,9 @@ pub struct SessionInfo {
 }
 
 impl SessionInfo {
-    /// Whether a client with this secret and these identities may resume the session. The secret must be the same, and
-    /// the identities must include those that opened it; the client may have proven more since.
+    /// Whether a client with this secret and these identities may resume the session. The secret must
+    /// be the same, and the identities must include those that opened it; the client may have proven
+    /// more since.
     #[must_use]
     pub fn admits(&self, token: &SessionToken, identities: &Identities) -> bool {
         (same(&self.token_hash, &hash_of(token)) || is_on(Mutant::TokenUnchecked))
@@ -338,8 +340,8 @@ impl Sessions {
         sessions + self.dirty.results
     }
 
-    /// Approximate size of the records that [`Sessions::take_dirty`] would return. It is an upper bound: all results of
-    /// a changed session count.
+    /// Approximate size of the records that [`Sessions::take_dirty`] would return. It is an upper
+    /// bound: all results of a changed session count.
     pub(crate) fn dirty_bytes(&self) -> usize {
         if self.dirty.untracked {
             return self.record_bytes();

@@ -39,8 +39,8 @@ pub struct Applied {
     pub result: WriteResult,
 }
 
-/// The changes since the last checkpoint, with the current records; `None` for removed ones. Applied to that checkpoint
-/// they give the state of `header`.
+/// The changes since the last checkpoint, with the current records; `None` for removed ones. Applied to
+/// that checkpoint they give the state of `header`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Changes {
     /// The changes are all records of the state: the rest of the checkpoint is obsolete.
@@ -53,7 +53,7 @@ pub struct Changes {
     pub acls: Vec<(AclId, Option<record::AccessList>)>,
     /// A removed session may occur more than once.
     pub sessions: Vec<(SessionId, Option<record::Session>)>,
-    /// Of sessions that still exist, or are removed as well.
+    /// Results of sessions that still exist or are removed as well.
     pub results: Vec<((SessionId, WriteNumber), Option<record::KeptResult>)>,
 }
 
@@ -94,8 +94,8 @@ pub enum LoadError {
 }
 
 impl State {
-    /// The empty state. The hashes of paths depend on `seed`, which influences only the duration of operations. A
-    /// server draws it at random, so that no client can choose paths with equal hashes.
+    /// The empty state. The hashes of paths depend on `seed`, which influences only the duration of
+    /// operations. A server draws it at random, so that no client can choose paths with equal hashes.
     #[must_use]
     pub fn seeded(seed: u64) -> State {
         State { tree: Tree::seeded(seed), ..State::default() }
@@ -107,8 +107,8 @@ impl State {
         self.tree.seed()
     }
 
-    /// Applies the command of entry `zxid`, which follows [`State::applied`]. A failure is a result like any other and
-    /// consumes its zxid too, as in ZooKeeper.
+    /// Applies the command of entry `zxid`, which follows [`State::applied`]. A failure is a result
+    /// like any other and consumes its zxid too, as in ZooKeeper.
     pub fn apply(&mut self, zxid: Zxid, time_ms: i64, command: &Command) -> Applied {
         self.apply_marker(zxid, time_ms);
         let at = At { zxid, time_ms };
@@ -224,8 +224,8 @@ impl State {
         self.level
     }
 
-    /// The sum of the hashes of all znodes, access lists, sessions and kept results, and of the feature level. Equal
-    /// states have equal digests, independent of their history.
+    /// The sum of the hashes of all znodes, access lists, sessions and kept results, and of the feature
+    /// level. Equal states have equal digests, independent of their history.
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.tree.digest().wrapping_add(self.sessions.digest()).wrapping_add(digest::level(self.level))
@@ -274,8 +274,8 @@ impl State {
         self.sessions.iter()
     }
 
-    /// The complete state: the header first, access lists before znodes, parents before their children, sessions before
-    /// their results.
+    /// The complete state: the header first, access lists before znodes, parents before their children,
+    /// sessions before their results.
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
         std::iter::once(Record::Header(self.header()))
             .chain(self.tree.acls().map(Record::Acl))
@@ -292,9 +292,9 @@ impl State {
         Changes { whole, header: self.header(), znodes, acls, sessions, results }
     }
 
-    /// Begins an export of the complete state as of now, in parts, while the state changes. Returns all records except
-    /// those of znodes, the header first. Ends a running export. With `checkpoint` the export becomes the next
-    /// checkpoint, and changes are tracked from now on.
+    /// Begins an export of the complete state as of now, in parts, while the state changes. Returns all
+    /// records except those of znodes, the header first. Ends a running export. With `checkpoint` the
+    /// export becomes the next checkpoint, and changes are tracked from now on.
     pub fn begin_export(&mut self, checkpoint: bool) -> Vec<Record> {
         if checkpoint {
             self.whole = false;
@@ -306,9 +306,9 @@ impl State {
         header.chain(self.tree.acls().map(Record::Acl)).chain(self.sessions.records()).collect()
     }
 
-    /// The next znodes of the export, in any order, and whether more follow; `None` if no export is running, for
-    /// example because a new state has replaced this one. Visits at most `most` znodes, and stops when their values
-    /// reach `bytes`.
+    /// The next znodes of the export, in any order, and whether more follow; `None` if no export is
+    /// running, for example because a new state has replaced this one. Visits at most `most` znodes,
+    /// and stops when their values reach `bytes`.
     pub fn export(&mut self, most: usize, bytes: usize) -> Option<(Vec<record::Znode>, bool)> {
         self.tree.export(most, bytes)
     }
@@ -341,8 +341,8 @@ impl State {
         self.tree.end_walk(id);
     }
 
-    /// Marks the checkpoint as missing or unusable: the next [`State::take_dirty`] returns everything. Until then,
-    /// tracking changes costs nothing.
+    /// Marks the checkpoint as missing or unusable: the next [`State::take_dirty`] returns everything.
+    /// Until then, tracking changes costs nothing.
     pub fn forget_checkpoint(&mut self) {
         self.whole = true;
         self.tree.forget_checkpoint();
@@ -407,7 +407,7 @@ impl Default for Loader {
 }
 
 impl Loader {
-    /// For a state with this [seed](State::seeded).
+    /// Creates a loader for a state with this [seed](State::seeded).
     #[must_use]
     pub fn seeded(seed: u64) -> Loader {
         Loader {

@@ -18,7 +18,7 @@ fn z(counter: u32) -> Zxid {
     Zxid::new(Epoch(1), counter)
 }
 
-/// A state and the next counter.
+/// A state and the counter of the next entry.
 struct Log {
     state: State,
     next: u32,
@@ -68,7 +68,7 @@ fn someone(names: &[&str]) -> Identities {
     Identities::new(names.iter().map(|name| user(name))).unwrap()
 }
 
-/// A list with which this user may do everything.
+/// A list that grants all permissions to this user.
 fn list(name: &str) -> Acl {
     Acl::new(vec![AclEntry { identity: user(name), permissions: Permissions::ALL }]).unwrap()
 }
@@ -176,7 +176,7 @@ fn a_refused_write_uses_up_its_number() {
 fn b04_a_client_that_acknowledges_nothing_is_stopped_and_can_go_on_when_it_does() {
     let mut log = Log::new();
     let s = log.open();
-    // The input of the row: failed deletes of the longest path there is.
+    // The input of the row: failed deletes of the longest possible path.
     let path = Path::new(&format!("/{}", "x".repeat(Path::MAX_BYTES - 1))).unwrap();
     let delete = || Write::Delete { path: path.clone(), version: None };
     let mut n = 1;
@@ -194,7 +194,7 @@ fn b04_a_client_that_acknowledges_nothing_is_stopped_and_can_go_on_when_it_does(
     let kept: Vec<usize> = log.state.records().map(encoded).collect();
     assert!(kept.iter().sum::<usize>() < KEPT_BYTES_MAX, "what is counted is no less than what is encoded");
     assert!(kept.iter().all(|&size| size < 100), "each by itself is small");
-    // The number that was refused is still due, and those behind it are not.
+    // The refused number is still the next one, and later numbers are not.
     let order = OpError::OutOfOrder { expected: WriteNumber(n), got: WriteNumber(n + 1) };
     assert_eq!(log.write(s, n + 1, 0, delete()).result, Err(order));
     assert!(log.write(s, n, n - 1, create("/a", false)).result.is_ok());
@@ -210,7 +210,7 @@ fn b04_clients_that_acknowledge_nothing_stop_no_other_and_all_together_are_bound
     let victim = log.open();
     for _ in 0..KEPT_POOL / KEPT_BYTES_MAX + 2 {
         let s = log.open();
-        // Less and less, so that the last room is taken as well.
+        // Smaller and smaller multis, so that the last space is used as well.
         let mut n = 1;
         for parts in [10_000, 1_000, 100, 10] {
             while log.write(s, n, 0, multi(parts)).result.is_ok() {
@@ -228,7 +228,7 @@ fn b04_clients_that_acknowledge_nothing_stop_no_other_and_all_together_are_bound
         .sum();
     assert!(kept > KEPT_POOL * 9 / 10, "the pool is nearly used up: {kept}");
     assert!(kept <= KEPT_POOL + 20 * KEPT_RESERVE, "{kept}");
-    // Whoever acknowledges goes on, with what fits into the reserve.
+    // Clients that acknowledge results continue with results that fit into the reserve.
     for n in 1..100 {
         log.write(victim, n, n - 1, create(&format!("/v{n}"), false)).result.unwrap();
     }
@@ -258,7 +258,8 @@ fn b18_what_the_next_checkpoint_writes_is_counted_by_what_it_is() {
     let bytes = log.state.record_bytes();
     assert!((8 * MIB..9 * MIB).contains(&bytes) && log.state.dirty_bytes() <= bytes + 1024);
     log.state.take_dirty();
-    // Deletes, one path that comes and goes, and results that were acknowledged long ago.
+    // Deletes, a path that is created and deleted again, and results that were acknowledged long
+    // before.
     write(&mut log, delete("/0"));
     for _ in 0..100 {
         write(&mut log, create("/small", false));
@@ -294,7 +295,7 @@ fn b14_behind_the_move_of_a_session_nothing_of_an_older_stream_is_applied() {
     assert_eq!(log.apply(&resume(second)).result, Ok(WriteOutcome::SessionResumed));
     let digest = log.state.digest();
     let moved = Err(OpError::SessionMoved(s));
-    // Neither the next write, nor an old one once more, nor an acknowledgement, nor the end of the session.
+    // This holds for the next write, a repeated one, an acknowledgement, and the end of the session.
     assert_eq!(log.apply(&on(first, 2, write("/late"))).result, moved);
     assert_eq!(log.apply(&on(first, 1, write("/1"))).result, moved);
     assert_eq!(log.apply(&Command { acked: WriteNumber(1), ..on(first, 2, write("/late")) }).result, moved);
@@ -302,13 +303,13 @@ fn b14_behind_the_move_of_a_session_nothing_of_an_older_stream_is_applied() {
     assert_eq!(log.state.digest(), digest);
     assert!(log.apply(&on(second, 1, write("/1"))).result.is_ok(), "the result of the first time");
     assert!(log.apply(&on(second, 2, write("/2"))).result.is_ok());
-    // Streams have no order but that of the log.
+    // Only the log orders streams.
     log.apply(&resume(third)).result.unwrap();
     assert_eq!(log.apply(&on(second, 3, write("/late"))).result, moved);
     assert!(log.apply(&on(third, 3, write("/3"))).result.is_ok());
     let loaded = State::load(log.state.records()).unwrap();
     assert_eq!(loaded.session(s).unwrap().stream, third);
-    // The leader closes it whatever its stream.
+    // The leader closes the session independent of its stream.
     let expire = CommandBody::CloseSession { session: s, expired: Some(Epoch(1)) };
     assert!(log.apply(&Command::outside(expire)).result.is_ok());
     assert_eq!(log.apply(&resume(second)).result, Err(OpError::SessionExpired(s)));
@@ -338,7 +339,7 @@ fn b14_a_number_is_bound_to_its_request() {
     }
     assert_eq!(log.state.digest(), digest);
     assert_eq!(log.write(s, 1, 0, one), first);
-    // A node whose limit is lower has refused it meanwhile, and does not know what came of it.
+    // A node with a lower limit has refused it in the meantime, and does not know its result.
     let refused = |error, request| Command {
         session: Some(s),
         stream: StreamId::FIRST,
@@ -372,7 +373,8 @@ fn b11_a_session_too_many_is_refused() {
     assert_eq!(log.state.sessions().count(), 2);
 }
 
-/// One znode of each kind, without a value, with an empty one and with another, with and without a list; some share one.
+/// One znode of each kind, with a null, an empty and another value, with and without a list; some share
+/// a list.
 fn of_all_kinds(log: &mut Log) {
     let s = log.open();
     let create = |path: &str, kind, data, acl| {
@@ -392,7 +394,7 @@ fn of_all_kinds(log: &mut Log) {
     for (n, write) in creates.into_iter().enumerate() {
         log.write(s, n as u64 + 1, 0, write).result.unwrap();
     }
-    // The list "gone" leaves with its last znode, and its id is free.
+    // The list "gone" is removed with its last znode, and its id becomes free.
     let path = |p: &str| Path::new(p).unwrap();
     log.write(s, 8, 0, Write::Delete { path: path("/c/t"), version: None }).result.unwrap();
     log.write(s, 9, 0, Write::Delete { path: path("/c"), version: None }).result.unwrap();
@@ -430,7 +432,7 @@ fn znodes_of_all_kinds_their_lists_and_their_sessions_survive_checkpoint_and_sna
             );
             assert_eq!(loaded.tree().acl(&path), log.state.tree().acl(&path));
         }
-        // Both go on in the same way: the next list gets the same id.
+        // Both states continue in the same way: the next list gets the same id.
         let next = Create { acl: list("carl"), ..Create::new(Path::new("/next").unwrap(), "") };
         let next = Command::outside(CommandBody::Write(Write::Create(next)));
         loaded.apply(z(99), 0, &next);
@@ -450,7 +452,7 @@ fn a_list_is_kept_once_and_as_long_as_a_znode_has_it() {
     let create = |p: &str, name| MultiOp::Create(Create { acl: list(name), ..Create::new(path(p), "") });
     let delete = |p: &str| MultiOp::Delete { path: path(p), version: None };
     let (before, digest) = (lists(&log.state), log.state.digest());
-    // Lists come and go, and others take their ids, and all of that is taken back.
+    // A failing multi adds and removes lists and reuses their ids; all of that is undone.
     let failing = vec![
         create("/1", "carl"),
         delete("/e"),
@@ -463,7 +465,7 @@ fn a_list_is_kept_once_and_as_long_as_a_znode_has_it() {
     ];
     assert!(run(&mut log, Write::Multi(failing)).is_err());
     assert_eq!((lists(&log.state), log.state.digest()), (before, digest));
-    // The session takes its ephemeral, and that the last use but one of the list.
+    // The session's end removes its ephemeral, and with it the last use but one of the list.
     log.apply(&close(SessionId(z(1).0))).result.unwrap();
     assert_eq!(lists(&log.state).len(), 2);
     run(&mut log, Write::Delete { path: path("/p/c"), version: None }).unwrap();
@@ -618,7 +620,7 @@ fn a_tree_that_may_not_be_deleted_as_a_whole_stays_as_a_whole_and_the_list_in_th
     assert_eq!(refused.result, Err(why));
     assert_eq!(log.write(s, 6, 0, tree.clone()), refused, "with the same path when it is sent again");
     assert_eq!(log.state.tree().digest(), digest);
-    // A list of a leaf does not matter: deleting takes a right on the parent.
+    // The list of a leaf does not matter: a delete requires a permission on the parent.
     log.write(s, 7, 0, Write::Delete { path: path("/t/kept/x"), version: None }).result.unwrap_err();
     let below =
         Write::DeleteTree(DeleteTree { path: path("/t/z"), version: None, keep_root: false, max_znodes: 0 });
@@ -665,7 +667,7 @@ fn a_quota_is_a_part_of_the_state_and_survives_checkpoint_and_snapshot() {
         let expected = QuotaAt { path: path("/q"), quota: quotas[4], used };
         assert_eq!(at(&loaded), ReadOutcome::Quotas { quotas: vec![expected], next: String::new() });
         assert_eq!(loaded.read(&Read::Count { path: path("/q") }), Ok(ReadOutcome::Counted(used)));
-        // It goes on to count, and to refuse.
+        // The loaded state continues to count and to refuse.
         let create = |p: &str| Command::outside(CommandBody::Write(create(p)));
         assert!(loaded.apply(z(50), 0, &create("/q/b")).result.is_ok());
         let full = loaded.apply(z(51), 0, &create("/q/b/c")).result.unwrap_err();
@@ -674,7 +676,7 @@ fn a_quota_is_a_part_of_the_state_and_survives_checkpoint_and_snapshot() {
         assert_eq!(full, expected);
         assert!(loaded.apply(z(52), 0, &create("/other/c")).result.is_ok());
     }
-    // It goes with its znode.
+    // The quota is removed with its znode.
     let tree =
         Write::DeleteTree(DeleteTree { path: path("/q"), version: None, keep_root: false, max_znodes: 0 });
     run(&mut log, tree).unwrap();
@@ -710,12 +712,12 @@ fn a_session_is_taken_up_with_its_token_and_by_its_owner() {
         assert!(!admits(state, adas, &token, &["bob", "ops"]), "of somebody else");
         assert!(!admits(state, adas, &other, &["ada", "ops"]), "with another token");
     }
-    // SHA-256 of sixteen bytes 7, from `sha256sum`.
+    // SHA-256 of sixteen bytes of value 7, from `sha256sum`.
     let hash: String = hash_of(&token).0.iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(hash, "d761d406af2a4a5a15f67c924378ed88d1f85c13f1a37fc7366f59789b3bcd65");
 }
 
-/// The state with other records in it.
+/// The state with changed records.
 fn changed(state: &State, change: impl Fn(&mut Record)) -> State {
     let load = |digest: u64| {
         let records = state.records().map(|mut record| {
@@ -777,7 +779,7 @@ fn b17_versions_begin_again_with_zero_and_sequence_numbers_end() {
         let used_up = sequential(&mut log).unwrap_err();
         assert_eq!(used_up, OpError::NoSequenceNumber { path: path("/p/s-"), next: SEQUENCE_END });
         assert!(used_up.to_string().contains("under another one"), "{used_up}");
-        // Others are created, and taken back, as before, and the counter stays at its end.
+        // Other creates and undos work as before, and the counter stays at its end.
         log.apply(&outside(Write::Create(make("/p/plain", false)))).result.unwrap();
         log.apply(&outside(Write::Delete { path: path("/p/plain"), version: None })).result.unwrap();
         let failed = Write::Multi(vec![MultiOp::Create(make("/p/plain", false)), fail.clone()]);
@@ -806,7 +808,7 @@ fn closing_a_session_takes_its_ephemerals_and_nothing_else() {
         panic!("/p is gone")
     };
     assert_eq!((p.pzxid, p.cversion), (applied.zxid, 2));
-    // The session is gone for good: no write, no second close, and its number is not used again.
+    // The session is gone for good: no write, no second close, and its id is not reused.
     assert_eq!(log.write(a, 4, 0, create("/late", true)).result, Err(OpError::SessionExpired(a)));
     assert_eq!(log.apply(&close(a)).result, Err(OpError::SessionExpired(a)));
     assert!(log.open() > b);
@@ -815,7 +817,8 @@ fn closing_a_session_takes_its_ephemerals_and_nothing_else() {
 
 #[test]
 fn equal_states_have_equal_digests_whatever_the_path() {
-    // The same znodes and sessions, created in the same entries, but with a failed multi and a repetition on one side.
+    // The same znodes and sessions from the same entries, but with a failed multi and a repetition on
+    // one side.
     let mut one = Log::new();
     let s = one.open();
     one.write(s, 1, 0, create("/a", false)).result.unwrap();
@@ -981,7 +984,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => Just(Step::Open),
         1 => (0..4usize).prop_map(Step::Close),
-        // Mostly the next number, sometimes one sent again or too early.
+        // Mostly the next number, sometimes a repeated one or one that is too early.
         10 => (0..4usize, -2..3i64, 0..9u64, write)
             .prop_map(|(session, number, acked, write)| Step::Write { session, number, acked, write }),
     ]
@@ -1026,7 +1029,7 @@ fn commands(steps: &[Step]) -> Vec<Command> {
     commands
 }
 
-/// What a checkpoint holds: changes, laid over each other.
+/// The content of a checkpoint: successive changes.
 #[derive(Default)]
 struct Checkpoint {
     header: record::Header,
@@ -1073,7 +1076,7 @@ impl Checkpoint {
     }
 }
 
-/// Bytes of all records but the header.
+/// Bytes of all records except the header.
 fn encoded(changes: &Changes) -> usize {
     let Changes { znodes, acls, sessions, results, .. } = changes.clone();
     let acls = acls.into_iter().filter_map(|(_, list)| list.map(Record::Acl));
@@ -1093,7 +1096,7 @@ proptest! {
     fn replay_digest_records_and_changes_agree(steps in prop::collection::vec(step(), 1..80), cut in 0..80usize) {
         let commands = commands(&steps);
         let (mut one, mut two) = (Log::new(), Log::new());
-        // What a checkpoint would hold: changes taken now and then, laid over each other.
+        // The content of a checkpoint: changes taken periodically and applied in order.
         let mut checkpoint = Checkpoint::default();
         for (n, command) in commands.iter().enumerate() {
             prop_assert_eq!(one.apply(command), two.apply(command), "the same entry does the same everywhere");
@@ -1112,7 +1115,7 @@ proptest! {
                 checkpoint.write(changes);
             }
             if n == cut {
-                // A node that goes on from a snapshot instead of the log.
+                // A node that continues from a snapshot.
                 two.state = State::load(two.state.records()).unwrap();
             }
         }
@@ -1129,7 +1132,8 @@ proptest! {
 }
 
 proptest! {
-    /// However the state goes on meanwhile, what is handed out is the state as it was; and what changed since is counted from there.
+    /// With any changes in between, the export is the state of its start, and changes are tracked from
+    /// there.
     #[test]
     fn an_export_is_exact_while_the_state_goes_on(
         steps in prop::collection::vec(step(), 20..120), begin in 0..60usize, most in 1..9usize, every in 1..5usize, given_up in any::<bool>()
@@ -1143,7 +1147,7 @@ proptest! {
         let begin = begin.min(commands.len() - 1);
         for (n, command) in commands.iter().enumerate() {
             if given_up && n == begin / 2 {
-                // One that is never finished.
+                // An export that is never finished.
                 log.state.begin_export(false);
                 let _ = log.state.export(most, usize::MAX);
             }
@@ -1174,7 +1178,7 @@ proptest! {
         checkpoint.write(changes);
         let recovered = State::load(checkpoint.records()).unwrap();
         prop_assert_eq!(recovered.records().collect::<Vec<_>>(), log.state.records().collect::<Vec<_>>());
-        // The next one begins anew.
+        // The next export starts again.
         let mut again = log.state.begin_export(false);
         while let Some((znodes, _)) = log.state.export(most, usize::MAX) {
             again.extend(znodes.into_iter().map(Record::Znode));
@@ -1196,12 +1200,12 @@ fn the_feature_level_is_a_part_of_the_state() {
     assert_eq!(state.recompute_digest(), raised);
     let loaded = State::load(state.records()).unwrap();
     assert_eq!((loaded.level(), loaded.digest(), loaded.applied()), (Level(2), raised, z(1, 1)));
-    // A replica that lacks the entry differs.
+    // A replica without the entry differs.
     let mut other = State::default();
     other.apply_level(z(1, 0), 1, Level::FIRST);
     other.apply_marker(z(1, 1), 2);
     assert_ne!(other.digest(), raised);
-    // The level of another header does not fit the digest.
+    // Another level in the header does not match the digest.
     let records = state.records().map(|record| match record {
         Record::Header(header) => Record::Header(record::Header { level: Level(3), ..header }),
         other => other,

@@ -1,4 +1,4 @@
-//! The tree against a model that is too simple to be wrong: a map from paths to fields, copied before every multi.
+//! The tree against a simple model: a map from paths to fields, copied before every multi.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
@@ -21,23 +21,23 @@ struct Node {
     acl: Acl,
     stat: Stat,
     creates: u64,
-    /// How many of those were no creates but names in the way.
+    /// Number of skipped names among `creates`.
     skipped: u64,
     quota: Quota,
 }
 
-/// Who asks the model.
+/// The caller of the model.
 #[derive(Clone, Copy)]
 struct Who {
     session: Option<SessionId>,
     /// A user; `None` for an anonymous caller.
     user: Option<&'static str>,
-    /// No list counts: what the store itself does.
+    /// The store itself, which no list restricts.
     store: bool,
 }
 
 impl Model {
-    /// Whether a list gives somebody something is decided anew here.
+    /// An independent permission check.
     fn permit(&self, path: &Path, who: Who, permission: Permissions) -> Result<(), OpError> {
         let Some(node) = self.0.get(path.as_str()).filter(|_| !who.store) else { return Ok(()) };
         let given = node.acl.entries().iter().any(|entry| {
@@ -91,7 +91,7 @@ impl Model {
         }
     }
 
-    /// Everything below a path.
+    /// All descendants of a path.
     fn below<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = (&'a String, &'a Node)> {
         let prefix = if path.is_root() { "/".to_owned() } else { format!("{path}/") };
         self.0.iter().filter(move |(p, _)| p.len() > prefix.len() && p.starts_with(&prefix))
@@ -105,7 +105,7 @@ impl Model {
         }
     }
 
-    /// Whether all quotas from here up have room for so much more.
+    /// Checks the quotas from this znode to the root for this growth.
     fn room(&self, parent: &Path, znodes: u64, bytes: u64) -> Result<(), OpError> {
         for path in std::iter::successors(Some(parent.clone()), Path::parent) {
             let (hard, used) = (self.0[path.as_str()].quota.hard, self.usage(&path));
@@ -121,7 +121,7 @@ impl Model {
         Ok(())
     }
 
-    /// The first znode in the way, the last children first.
+    /// The first znode that forbids the delete, the last children first.
     fn may_empty(&self, path: &Path, who: Who) -> Result<(), OpError> {
         let children = self.children(path.as_str());
         if !children.is_empty() {
@@ -267,7 +267,7 @@ impl Model {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(cause) => {
                     let after = std::mem::replace(self, before);
-                    // Names that were skipped stay so, under every parent that was there before.
+                    // Skipped names stay skipped under every parent that existed before.
                     for (path, node) in &mut self.0 {
                         if let Some(after) = after.0.get(path).filter(|a| a.stat.czxid == node.stat.czxid) {
                             node.creates += after.skipped - node.skipped;
@@ -282,7 +282,7 @@ impl Model {
     }
 }
 
-/// Few names, so that operations meet; never the root, whose special rules have tests of their own.
+/// Few names, so that operations collide. Never the root, whose special rules have separate tests.
 fn path() -> impl Strategy<Value = Path> {
     prop::collection::vec(prop::sample::select(vec!["a", "b", "a-b", "a0000000002", "a0000000003"]), 1..4)
         .prop_map(|names| Path::new(&format!("/{}", names.join("/"))).unwrap())
@@ -329,7 +329,7 @@ fn op() -> impl Strategy<Value = MultiOp> {
     ]
 }
 
-/// The unwrapped form of a multi of one part.
+/// The write for a multi of one part.
 fn single(op: &MultiOp) -> Option<Write> {
     Some(match op.clone() {
         MultiOp::Create(c) => Write::Create(c),
@@ -340,7 +340,7 @@ fn single(op: &MultiOp) -> Option<Write> {
     })
 }
 
-/// A creation is [filled in](meant) later.
+/// The creation zxid is [filled in](meant) later.
 fn expected() -> impl Strategy<Value = Option<Expected>> {
     let version = || 0..3i32;
     let czxid = || prop_oneof![5 => Just(MEANT), 1 => Just(Zxid(7))];
@@ -354,7 +354,7 @@ fn expected() -> impl Strategy<Value = Option<Expected>> {
     )
 }
 
-/// Stands for the creation that there is.
+/// A placeholder for the present creation zxid.
 const MEANT: Zxid = Zxid(u64::MAX);
 
 fn meant(model: &Model, path: &Path, expected: &mut Option<Expected>) {
@@ -366,7 +366,7 @@ fn meant(model: &Model, path: &Path, expected: &mut Option<Expected>) {
     }
 }
 
-/// What one entry does.
+/// The action of one entry.
 #[derive(Clone, Debug)]
 enum Act {
     Ops(Vec<MultiOp>),
@@ -405,7 +405,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// Without the words of limits.
+/// Without the texts of limits.
 fn plain(result: Result<WriteOutcome, OpError>) -> Result<WriteOutcome, OpError> {
     result.map_err(|error| match error {
         OpError::LimitExceeded { limit, actual, .. } => {
@@ -415,7 +415,7 @@ fn plain(result: Result<WriteOutcome, OpError>) -> Result<WriteOutcome, OpError>
     })
 }
 
-/// All children of a znode, in pages of three.
+/// All children of a znode, read in pages of three.
 fn listing(tree: &Tree, path: &Path, look: Look, who: &Identities) -> (Vec<Child>, Stat) {
     let (mut listed, mut page) = (Vec::new(), Page { after: String::new(), size: 3, look });
     loop {
@@ -515,7 +515,7 @@ proptest! {
                 let children = children.iter().map(|name| path.child(name).unwrap());
                 children.map(|child| all(&model.0[child.as_str()], &child, look, who)).collect()
             };
-            // Pages of three are the whole, in order.
+            // The pages of three together are all children, in order.
             for look in [Look::Name, Look::Stat, Look::Data] {
                 prop_assert_eq!(listing(&tree, &path, look, superuser), (expected(look, None), stat));
                 if model.permit(&path, anonymous, Permissions::READ).is_ok() {
@@ -599,7 +599,7 @@ fn the_root_stays() {
     ));
     let set = Write::Set { path: root, data: Some(Bytes::from_static(b"x")), version: Some(0.into()) };
     assert!(tree.write(at, By::anonymous(None), &set).is_ok());
-    // The empty name with a number behind it, as ZooKeeper has it.
+    // The empty name with a number appended, as in ZooKeeper.
     let Ok(WriteOutcome::Created { path, .. }) = tree.write(at, By::anonymous(None), &create(true)) else {
         panic!("not created")
     };
@@ -638,7 +638,7 @@ fn an_ephemeral_needs_a_session() {
     assert!(matches!(result, Err(OpError::BadArguments(_))), "{result:?}");
 }
 
-/// A tree, and writes to it one after another.
+/// A tree, and successive writes to it.
 #[derive(Default)]
 struct Writes {
     tree: Tree,
@@ -686,7 +686,7 @@ fn b23_names_in_the_way_of_a_sequential_create_are_skipped_for_good() {
     for n in [1, 2, 3, 5] {
         t.create(&format!("/q/x-{n:010}"));
     }
-    // Four creates so far: 4 is free, 5 is not.
+    // Four creates so far: 4 is free, 5 is occupied.
     assert_eq!(t.sequential("/q/x-").unwrap(), "/q/x-0000000004");
     assert_eq!(t.sequential("/q/x-").unwrap(), "/q/x-0000000006");
     assert_eq!(t.sequential("/q/y-").unwrap(), "/q/y-0000000007");
@@ -696,7 +696,7 @@ fn b23_names_in_the_way_of_a_sequential_create_are_skipped_for_good() {
 fn b23_one_create_skips_so_many_names_and_the_next_goes_on_there_also_behind_a_failed_multi() {
     let mut t = Writes::default();
     t.create("/q");
-    // Each create moves the counter by one as well, so the names begin where it will be.
+    // Each create also moves the counter by one, so the names begin at the counter's final position.
     let names = 10_005u64;
     for n in names..2 * names {
         t.create(&format!("/q/x-{n:010}"));
@@ -708,7 +708,7 @@ fn b23_one_create_skips_so_many_names_and_the_next_goes_on_there_also_behind_a_f
     ]);
     let blocked = t.write(&failing).unwrap_err();
     let OpError::Multi { index: 1, cause } = blocked else { panic!("{blocked:?}") };
-    // The first part has used one number, and gives it back.
+    // The first part has used one number, and the undo returns it.
     assert_eq!(
         *cause,
         OpError::NoSequenceNumber { path: Path::new("/q/x-").unwrap(), next: names + 1 + 10_000 }

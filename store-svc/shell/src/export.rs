@@ -18,8 +18,9 @@ impl Export {
         Export { first: server.begin_export(checkpoint) }
     }
 
-    /// The next part, and whether it is the last; `None` if another state has replaced this one. The part has at most
-    /// `most` znodes, and ends when their values reach `bytes`; the first part also has all other records.
+    /// The next part, and whether it is the last; `None` if another state has replaced this one. The
+    /// part has at most `most` znodes, and ends when their values reach `bytes`; the first part also
+    /// has all other records.
     pub fn part(&mut self, server: &mut Server, most: usize, bytes: usize) -> Option<(Vec<Record>, bool)> {
         let (znodes, more) = server.export(most, bytes)?;
         let mut records = std::mem::take(&mut self.first);
@@ -36,14 +37,14 @@ pub struct PieceEncoder {
 }
 
 impl PieceEncoder {
-    /// With pieces of this size.
+    /// Creates an encoder for pieces of this size.
     #[must_use]
     pub fn new(size: usize) -> PieceEncoder {
         let size = size.max(1);
         PieceEncoder { stream: BytesMut::with_capacity(size), size }
     }
 
-    /// Appends to the records so far.
+    /// Appends a record.
     pub fn push(&mut self, record: Record) {
         append_record(&mut self.stream, &encode_record(record));
     }

@@ -1,7 +1,8 @@
-//! The part of a store between its core and its quorum: it decodes and encodes payloads, turns snapshots into states,
-//! and rebuilds a state that differs from the leader's.
+//! The part of a store between its core and its quorum: it decodes and encodes payloads, turns
+//! snapshots into states, and rebuilds a state that differs from the leader's.
 //!
-//! The driver of `store-svc` and the simulator run this same code. They provide tasks, channels and the checkpoint.
+//! The driver of `store-svc` and the simulator run this same code. They provide tasks, channels and the
+//! checkpoint.
 
 mod codec;
 mod export;

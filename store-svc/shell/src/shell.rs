@@ -17,7 +17,7 @@ pub struct Shell {
     pub since_snapshot: SinceSnapshot,
     /// The state was discarded because it differed from the leader's after this entry.
     diverged: Option<Zxid>,
-    /// States that another one has replaced, until somebody drops them where nothing waits.
+    /// Replaced states, until the caller drops them where no other work waits.
     replaced: Vec<State>,
 }
 
@@ -40,8 +40,9 @@ pub enum Effect {
         /// `Ok` if the client closed its session.
         why: Result<(), OpError>,
     },
-    /// The state differed from the leader's and was discarded. Stop reading the feed, cancel a running snapshot, and
-    /// attach to the quorum from the beginning: it provides its snapshot, and the log after that.
+    /// The state differed from the leader's and was discarded. Stop reading the feed, cancel a running
+    /// snapshot, and attach to the quorum from the beginning: it provides its snapshot, and the log
+    /// after that.
     Attach {
         /// The entry after which the states were different.
         at: Zxid,
@@ -94,8 +95,8 @@ impl Shell {
         }))
     }
 
-    /// Discards the state. If a state differs again before it has agreed with the leader's, a flipped bit is not the
-    /// cause, so the node stops.
+    /// Discards the state. If a state differs again before it has agreed with the leader's, a flipped
+    /// bit is not the cause, so the node stops.
     fn start_over(&mut self, now: Time, at: Zxid, own: u64, leaders: u64) -> Result<(), Fault> {
         if self.diverged.is_some_and(|before| self.server.agreed() <= before) {
             return Err(Fault(format!(
@@ -113,7 +114,8 @@ impl Shell {
         Ok(())
     }
 
-    /// States that are no longer in use. To drop a large one takes long: do it where nothing waits.
+    /// Returns states that are no longer in use. Dropping a large one takes long: do it where no other
+    /// work waits.
     pub fn take_replaced(&mut self) -> Vec<State> {
         std::mem::take(&mut self.replaced)
     }
@@ -133,10 +135,11 @@ pub struct SinceSnapshot {
 }
 
 impl SinceSnapshot {
-    /// Whether the log has grown enough for a snapshot of a state with `znodes`: by as many entries as there are
-    /// znodes, or as many bytes as the last snapshot had, but at least by the given minimum. `percent` scales the
-    /// threshold, so that nodes that count the same entries do not all begin at the same one. So snapshots cost at most
-    /// about as much as writing the log, for any size of the state.
+    /// Whether the log has grown enough for a snapshot of a state with `znodes`: by as many entries as
+    /// there are znodes, or as many bytes as the last snapshot had, but at least by the given minimum.
+    /// `percent` scales the threshold, so that nodes that count the same entries do not all begin at
+    /// the same one. So snapshots cost at most about as much as writing the log, for any size of the
+    /// state.
     #[must_use]
     pub fn is_due(&self, znodes: u64, least_entries: u64, least_bytes: u64, percent: u64) -> bool {
         let part = |of: u64| (u128::from(of) * u128::from(percent) / 100) as u64;

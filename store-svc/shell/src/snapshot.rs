@@ -17,7 +17,7 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// For the state at `zxid`, which gets this [seed](State::seeded).
+    /// Begins to receive the state at `zxid`, which gets this [seed](State::seeded).
     #[must_use]
     pub fn new(zxid: Zxid, seed: u64) -> Incoming {
         tracing::info!(%zxid, "the state comes as a snapshot");
@@ -37,8 +37,8 @@ impl Incoming {
         Ok(())
     }
 
-    /// Completes the snapshot: returns the state, which is not in the checkpoint yet, and the size of the snapshot in
-    /// bytes. No pieces at all make the empty state before the first entry.
+    /// Completes the snapshot: returns the state, which is not in the checkpoint yet, and the size of
+    /// the snapshot in bytes. No pieces at all make the empty state before the first entry.
     ///
     /// # Errors
     /// The state is incomplete, or is not at that zxid.

@@ -27,14 +27,14 @@ pub(super) struct Schedule {
     pub(super) saving: Option<AbortHandle>,
     /// Set if a checkpoint lacked space: time of the next check.
     pub(super) no_space: Option<Instant>,
-    /// Whether the job of the thread is a snapshot, which says nothing about the table.
+    /// Whether the job of the thread is a snapshot, which leaves the table unchanged.
     pub(super) is_snapshot: bool,
 }
 
 impl Schedule {
     pub(super) fn new(now: Instant, me: PeerId) -> Schedule {
-        // All nodes count the same entries. A different first threshold keeps their snapshots apart from then on.
-        // Multiples of the golden ratio are far from each other for any number of nodes.
+        // All nodes count the same entries. A different first threshold keeps their snapshots apart
+        // from then on. Multiples of the golden ratio are far from each other for any number of nodes.
         let percent = 40 + u64::from(me.0) * 618 % 1000 * 60 / 1000;
         Schedule {
             snapshot: now,
@@ -50,8 +50,8 @@ impl Schedule {
 }
 
 impl<Q: Quorum> Running<Q> {
-    /// A checkpoint is complete or has failed. After a failure the node continues, and later tries to write the whole
-    /// state.
+    /// A checkpoint is complete or has failed. After a failure the node continues, and later tries to
+    /// write the whole state.
     pub(super) fn on_checkpoint(&mut self, done: Result<(), TableError>) {
         if std::mem::take(&mut self.schedule.is_snapshot) && done.is_ok() {
             return self.give_up_export();
@@ -104,8 +104,8 @@ impl<Q: Quorum> Running<Q> {
         self.driver.checkpointer.begin(job);
     }
 
-    /// Whether the log has grown enough for a snapshot. The leader has more to do than others, so its threshold is
-    /// higher.
+    /// Whether the log has grown enough for a snapshot. The leader has more to do than others, so its
+    /// threshold is higher.
     pub(super) fn snapshot_due(&self) -> bool {
         let Driver { shell, snapshot_entries, snapshot_bytes, .. } = &self.driver;
         let znodes = shell.server.state().tree().len() as u64;
@@ -117,8 +117,8 @@ impl<Q: Quorum> Running<Q> {
         self.driver.shell.server.status().role == Role::Leading
     }
 
-    /// When a snapshot is due by time: in a quiet moment, because it then disturbs nothing and speeds up the next
-    /// start; at the latest after a maximum time.
+    /// When a snapshot is due by time: in a quiet moment, because it then disturbs nothing and speeds
+    /// up the next start; at the latest after a maximum time.
     pub(super) fn snapshot_due_at(&self) -> Option<Instant> {
         let since = &self.driver.shell.since_snapshot;
         let entries = SPARED_MIN.min(self.driver.snapshot_entries);
@@ -129,8 +129,8 @@ impl<Q: Quorum> Running<Q> {
         Some((self.schedule.last_entry + quiet).min(self.schedule.snapshot + SNAPSHOT_MAX))
     }
 
-    /// Whether the next checkpoint fits on the disk. Otherwise it waits, so that it does not take space that the log
-    /// needs.
+    /// Whether the next checkpoint fits on the disk. Otherwise it waits, so that it does not take space
+    /// that the log needs.
     pub(super) fn has_space(&mut self) -> bool {
         let found = rustix::fs::statvfs(&self.driver.data_dir);
         // If the free space is unknown, the checkpoint fails in case of a lack.
@@ -156,15 +156,17 @@ impl<Q: Quorum> Running<Q> {
         let server = &mut self.driver.shell.server;
         let (state, removal) = (server.state(), api::Path::MAX_BYTES + RECORD);
         let whole = state.record_bytes();
-        // The changes need at most the whole state and a removal for each change; most disks have that much space. An
-        // exact count visits up to a million changes, and no entry is applied in the meantime.
+        // The changes need at most the whole state and a removal for each change; most disks have that
+        // much space. An exact count visits up to a million changes, and no entry is applied in the
+        // meantime.
         let mut needs = needed_for(whole + state.dirty_len() * removal);
         if free < needs {
             needs = needed_for(state.dirty_bytes());
         }
         let whole = needed_for(whole);
         if free < needs && whole < needs {
-            // The changes exceed the state: the state needs less disk space, and the list of changes needs memory.
+            // The changes exceed the state: the state needs less disk space, and the list of changes
+            // needs memory.
             server.forget_checkpoint();
             needs = whole;
         }
@@ -186,8 +188,9 @@ impl<Q: Quorum> Running<Q> {
         free >= needs
     }
 
-    /// When the next checkpoint is due, if there is anything to write: soon in quiet periods, rarely under load.
-    /// Checkpoints of a whole large state are rarer, because there are also snapshots of it.
+    /// When the next checkpoint is due, if there is anything to write: soon in quiet periods, rarely
+    /// under load. Checkpoints of a whole large state are rarer, because there are also snapshots of
+    /// it.
     pub(super) fn checkpoint_due(&self) -> Option<Instant> {
         let dirty = self.driver.shell.server.state().dirty_len();
         if dirty == 0 {
@@ -213,15 +216,15 @@ const CHECKPOINT_MIN: Duration = Duration::from_secs(1);
 const CHECKPOINT_MAX: Duration = Duration::from_secs(30);
 /// Time without an entry after which the node counts as quiet.
 pub(super) const QUIET: Duration = Duration::from_millis(200);
-/// Maximum number of changed records that are tracked and copied at once for the checkpoint. Beyond it, the whole of a
-/// larger state is written again, in parts.
+/// Maximum number of changed records that are tracked and copied at once for the checkpoint. Beyond it,
+/// the whole of a larger state is written again, in parts.
 pub(super) const DIRTY_MANY: usize = 65_536;
-/// When a large state is written again: after the first time without an entry, or after the second in any case. sled's
-/// thread needs minutes for each ten million znodes.
+/// When a large state is written again: after the first time without an entry, or after the second in
+/// any case. sled's thread needs minutes for each ten million znodes.
 const WHOLE_QUIET: Duration = Duration::from_secs(30);
 const WHOLE_MAX: Duration = Duration::from_secs(600);
-/// Time without an entry after which a snapshot is made, if it saves the next start at least [`SPARED_MIN`] entries;
-/// the leader waits twice as long.
+/// Time without an entry after which a snapshot is made, if it saves the next start at least
+/// [`SPARED_MIN`] entries; the leader waits twice as long.
 const QUIET_LONG: Duration = Duration::from_secs(1);
 const SPARED_MIN: u64 = 50_000;
 /// Maximum interval between such snapshots.

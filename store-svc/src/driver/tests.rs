@@ -14,11 +14,11 @@ use crate::{
     testing::MemoryQuorum,
 };
 
-/// A driver whose feed and inputs are filled by the test.
+/// A driver; the test fills its feed and inputs.
 struct Harness {
     running: Running<MemoryQuorum>,
     inputs: mpsc::Sender<FromClient>,
-    /// What else the driver must find open.
+    /// The other channel ends that the driver needs open.
     _ends: (mpsc::UnboundedSender<Aside>, mpsc::Sender<Sign>, tempfile::TempDir),
 }
 
@@ -131,14 +131,15 @@ async fn b18_a_checkpoint_does_not_wait_for_more_space_than_it_takes() {
     assert!(running.fits(90 * MIB, 100 * MIB) && running.schedule.no_space.is_none());
     running.driver.shell.server.take_dirty();
 
-    // Many changes, and nothing large among them.
+    // Many small changes.
     for n in 0..1000 {
         apply(running, create(&format!("/small-{n}"), 1));
         apply(running, delete(&format!("/small-{n}")));
     }
     assert!(running.fits(MIB, 100 * MIB), "{} bytes", running.driver.shell.server.state().dirty_bytes());
 
-    // More changes than there is state: then the state is written, and nothing more has to be remembered.
+    // More changes than records of the state: the driver writes the whole state, and tracks no more
+    // changes.
     for n in 0..32 {
         apply(running, delete(&format!("/large-{n}")));
     }
@@ -152,7 +153,7 @@ async fn b18_a_checkpoint_does_not_wait_for_more_space_than_it_takes() {
 async fn a_call_that_is_given_up_is_forgotten() {
     let mut harness = Harness::new();
     let (reply, waiting) = oneshot::channel();
-    // Waits in the core: there is no quorum yet.
+    // The call waits in the core: there is no quorum yet.
     harness.running.on_client(FromClient::Unary {
         conn: ConnId(1),
         op: Op::Sync,
@@ -167,7 +168,7 @@ async fn a_call_that_is_given_up_is_forgotten() {
     harness.running.on_aside(Aside::GivenUp { conn: ConnId(1) });
     assert!(harness.running.sinks.is_empty());
 
-    // The news may overtake the call.
+    // This input may overtake the call.
     let (reply, answer) = oneshot::channel();
     drop(answer);
     harness.running.on_aside(Aside::GivenUp { conn: ConnId(2) });

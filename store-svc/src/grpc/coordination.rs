@@ -49,8 +49,8 @@ impl<C: Coordination> CoordinationService<C> {
         Ok(response)
     }
 
-    /// A walk. Its first part is ready before the response begins; each further part is requested when the client has
-    /// taken the last one.
+    /// A walk. Its first part is ready before the response begins; each further part is requested when
+    /// the client has taken the last one.
     async fn walk_through(
         &self,
         request: Request<v1::WalkRequest>,
@@ -161,12 +161,12 @@ calls! {
     who_am_i: WhoAmIRequest => WhoAmIResponse,
 }
 
-/// From the metadata of a call.
+/// The trace context in the metadata of a call.
 fn trace<R>(request: &Request<R>) -> Trace {
     traceparent(request.metadata().get("traceparent")?.to_str().ok()?)
 }
 
-/// From the metadata of a call.
+/// The minimum feature level in the metadata of a call; 0 without one.
 fn min_level<R>(request: &Request<R>) -> Result<u32, OpError> {
     let Some(text) = request.metadata().get("quorate-min-level") else { return Ok(0) };
     text.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {

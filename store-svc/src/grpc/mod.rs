@@ -21,8 +21,8 @@ pub use coordination::CoordinationService;
 pub use node::NodeService;
 pub use port::PortService;
 
-/// The caller of this request. The listener puts the bounds of its connection into the extensions, and the header
-/// `authorization` proves identities: `digest user:password`.
+/// The caller of this request. The listener puts the bounds of its connection into the extensions, and
+/// the header `authorization` proves identities: `digest user:password`.
 ///
 /// # Errors
 /// The header is not valid. The error does not contain any part of it.

@@ -36,8 +36,8 @@ impl<Q: Quorum> NodeService<Q> {
             id: self.handle.me(),
             ensemble: self.ensemble.clone(),
             role: quorum.role,
-            // The marker of a new leader follows everything that older leaders have committed. Until this node has
-            // applied it, its tree may be outdated.
+            // The marker of a new leader follows everything that older leaders have committed. Until
+            // this node has applied it, its tree may be outdated.
             serving: quorum.serving && ready && state.applied.epoch() == quorum.epoch,
             leader: quorum.leader,
             epoch: quorum.epoch,

@@ -126,7 +126,8 @@ pub(super) struct Answers<I> {
     next: VecDeque<Item>,
     /// The first item that did not fit into the last message.
     held: Option<Encoded>,
-    /// Answers in the last message, and their weight. The transport has sent it once it polls for the next message.
+    /// Answers in the last message, and their weight. The transport has sent it once it polls for the
+    /// next message.
     taken: (usize, usize),
 }
 

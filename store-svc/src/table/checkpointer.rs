@@ -20,8 +20,8 @@ use super::{Table, TableError};
 /// Size of the pieces of a snapshot; [`api::ports::Chunks`] allows no larger ones.
 const PIECE: usize = 1 << 20;
 
-/// The `nice` value of the thread. It gets a tenth of the share of a normal thread, so it still makes progress on a
-/// busy machine.
+/// The `nice` value of the thread. It gets a tenth of the share of a normal thread, so it still makes
+/// progress on a busy machine.
 const NICE: i32 = 10;
 
 /// A job of the thread.
@@ -39,7 +39,8 @@ pub(crate) enum Job {
     },
 }
 
-/// A part of a state; the first one holds the header. If the parts end before the last one, the export was cancelled.
+/// A part of a state; the first one holds the header. If the parts end before the last one, the export
+/// was cancelled.
 pub(crate) struct Part {
     pub(crate) records: Vec<Record>,
     pub(crate) last: bool,
@@ -96,8 +97,8 @@ impl Checkpointer {
         self.busy
     }
 
-    /// Starts a job. Call it only when not [busy](Checkpointer::busy). A job that is started at another time, or after
-    /// the thread has ended, is dropped, and [`Checkpointer::done`] reports this.
+    /// Starts a job. Call it only when not [busy](Checkpointer::busy). A job that is started at another
+    /// time, or after the thread has ended, is dropped, and [`Checkpointer::done`] reports this.
     pub(crate) fn begin(&mut self, job: Job) {
         match self.jobs.try_send(job) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => self.busy = true,
@@ -105,7 +106,8 @@ impl Checkpointer {
         }
     }
 
-    /// Waits for the end of the running job; never resolves without one. The future may be dropped and called again.
+    /// Waits for the end of the running job; never resolves without one. The future may be dropped and
+    /// called again.
     ///
     /// # Errors
     /// The job failed. The table may then be empty or incomplete: the next job has to write a whole state.
@@ -132,8 +134,8 @@ fn run(
     jobs: &Receiver<Job>,
     report: &mpsc::UnboundedSender<Result<(), TableError>>,
 ) {
-    // If the system rejects this, the thread runs at normal priority. sled starts its threads here, and they inherit
-    // the priority.
+    // If the system rejects this, the thread runs at normal priority. sled starts its threads here, and
+    // they inherit the priority.
     let _ = rustix::process::nice(NICE);
     metrics::CHECKPOINT_SIZE.set(table.as_ref().map_or(0, |table| table.size()));
     while let Ok(job) = jobs.recv() {

@@ -1,9 +1,9 @@
 //! The checkpoint: the state as of one entry on disk, written in the background.
 //!
-//! It saves each start the replay of the log from a snapshot, unless the snapshot of a large state is faster.
-//! Correctness does not depend on it: its digest detects any damage, the node moves a damaged checkpoint away, and the
-//! quorum provides the state again. If it cannot be written, the node continues without one and tries again later, with
-//! the whole state. Snapshots do not need it.
+//! It saves each start the replay of the log from a snapshot, unless the snapshot of a large state is
+//! faster. Correctness does not depend on it: its digest detects any damage, the node moves a damaged
+//! checkpoint away, and the quorum provides the state again. If it cannot be written, the node
+//! continues without one and tries again later, with the whole state. Snapshots do not need it.
 
 mod checkpointer;
 mod recovery;
@@ -55,21 +55,22 @@ impl From<std::io::Error> for TableError {
 
 /// A store for records. The header makes them a state; without it there is no state.
 pub(crate) trait Table: Send {
-    /// Calls `each` with every encoded record, the header first. Does not call it if nothing was ever written.
+    /// Calls `each` with every encoded record, the header first. Does not call it if nothing was ever
+    /// written.
     ///
     /// # Errors
     /// Errors of the disk and of `each`; also incomplete records.
     fn scan(&mut self, each: &mut dyn FnMut(Bytes) -> Result<(), TableError>) -> Result<(), TableError>;
 
-    /// Applies changes to the content, all or nothing, and makes them durable. A whole state replaces everything; an
-    /// interrupted write leaves nothing.
+    /// Applies changes to the content, all or nothing, and makes them durable. A whole state replaces
+    /// everything; an interrupted write leaves nothing.
     ///
     /// # Errors
     /// Errors of the disk. The table is then unusable.
     fn write(&mut self, changes: Changes) -> Result<(), TableError>;
 
-    /// Replaces everything with a state that arrives in parts. If the write is interrupted, or the parts end before the
-    /// last, the table is empty, and the next write has to be a whole state.
+    /// Replaces everything with a state that arrives in parts. If the write is interrupted, or the
+    /// parts end before the last, the table is empty, and the next write has to be a whole state.
     ///
     /// # Errors
     /// As [`Table::write`].

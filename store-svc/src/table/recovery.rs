@@ -19,14 +19,16 @@ const NAME: &str = "table";
 
 /// The result of opening a checkpoint.
 pub(crate) struct Opened {
-    /// `None` if there is no table for now, for example because the disk is full. It can be made [anew](anew) later.
+    /// `None` if there is no table for now, for example because the disk is full. It can be made
+    /// [anew](anew) later.
     pub(crate) table: Option<Box<dyn Table>>,
     /// The state in the table.
     pub(crate) state: State,
 }
 
-/// Opens the checkpoint in the node's directory and reads the state. A damaged one is moved to `table.damaged-<n>`; one
-/// of them is kept for analysis. Without a table, and with a new one, the state is empty: the quorum has it.
+/// Opens the checkpoint in the node's directory and reads the state. A damaged one is moved to
+/// `table.damaged-<n>`; one of them is kept for analysis. Without a table, and with a new one, the
+/// state is empty: the quorum has it.
 ///
 /// # Errors
 /// Another process has it open.
@@ -54,8 +56,9 @@ pub(crate) fn open(data_dir: &Path) -> Result<Opened, TableError> {
     Ok(Opened { table: None, state })
 }
 
-/// Whether reading a snapshot at `zxid` and the log after it is faster than reading the table and the log after that.
-/// Cost estimates: sled needs some 5 us for a znode, a snapshot 2 us, the log 6 us for an entry.
+/// Whether reading a snapshot at `zxid` and the log after it is faster than reading the table and the
+/// log after that. Cost estimates: sled needs some 5 us for a znode, a snapshot 2 us, the log 6 us for
+/// an entry.
 pub(crate) fn slower_than(data_dir: &Path, zxid: Zxid) -> bool {
     /// This many znodes or entries take too little time for a decision and a new table.
     const FEW: u64 = 50_000;
@@ -91,7 +94,8 @@ pub(crate) fn size(data_dir: &Path) -> u64 {
     files.flatten().filter_map(|file| file.metadata().ok()).map(|data| data.len()).sum()
 }
 
-/// Removes the table if that frees much space; it must not be open. The state then comes from snapshot and log.
+/// Removes the table if that frees much space; it must not be open. The state then comes from snapshot
+/// and log.
 pub(crate) fn give_up(data_dir: &Path) -> bool {
     const MUCH: u64 = 8 << 20;
     let bytes = size(data_dir);

@@ -1,11 +1,12 @@
 //! The changes of a large checkpoint, made durable before sled receives them in small batches.
 //!
-//! sled keeps a copy of a page for each change until the end of the batch: 400,000 new znodes in one batch use 2.6 GB,
-//! in batches of [`SMALL`] next to nothing. But a crash between two batches would leave neither the old state nor the
-//! new one. So a redo file records the changes first, and recovery applies the file again.
+//! sled keeps a copy of a page for each change until the end of the batch: 400,000 new znodes in one
+//! batch use 2.6 GB, in batches of [`SMALL`] next to nothing. But a crash between two batches would
+//! leave neither the old state nor the new one. So a redo file records the changes first, and recovery
+//! applies the file again.
 //!
-//! Format: [`MAGIC`], then changes, each `key length u16, value length u16, key, value`, with big-endian lengths and
-//! [`REMOVED`] for a removed key; the XXH3-128 of all that at the end.
+//! Format: [`MAGIC`], then changes, each `key length u16, value length u16, key, value`, with
+//! big-endian lengths and [`REMOVED`] for a removed key; the XXH3-128 of all that at the end.
 
 use std::{
     fs::{self, File},
@@ -84,7 +85,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// The verified file in the table's directory, if there is one. If there is none, none will appear after a crash.
+    /// The verified file in the table's directory, if there is one. If there is none, none will appear
+    /// after a crash.
     ///
     /// # Errors
     /// The file is damaged: a part of it may be in the table, which is then unusable.

@@ -1,11 +1,14 @@
 //! The table in sled 0.34.7, with protection against known bugs of that version:
 //!
-//! - `flush` is `sync_file_range` on Linux, not fsync (spacejam/sled 1351, 1452): [`SledTable::sync`] adds one.
-//! - Pages larger than a quarter of a segment go to files that are never synced: values are cut to [`CHUNK`] bytes and
-//!   keys are at most [`KEY_MAX`] long, so no page gets that large; files there from elsewhere are taken for damage.
-//! - A crash while sled writes a snapshot leaves `snap.*.generating`. sled later takes it for a snapshot and never
-//!   opens again (1527, 1533), so such files are removed first.
-//! - Its file stays locked until its threads have ended, which is after the table is dropped: [`wait_for_lock`].
+//! - `flush` is `sync_file_range` on Linux, not fsync (spacejam/sled 1351, 1452): [`SledTable::sync`]
+//!   adds one.
+//! - Pages larger than a quarter of a segment go to files that are never synced: values are cut to
+//!   [`CHUNK`] bytes and keys are at most [`KEY_MAX`] long, so no page gets that large; files there
+//!   from elsewhere are taken for damage.
+//! - A crash while sled writes a snapshot leaves `snap.*.generating`. sled later takes it for a
+//!   snapshot and never opens again (1527, 1533), so such files are removed first.
+//! - Its file stays locked until its threads have ended, which is after the table is dropped:
+//!   [`wait_for_lock`].
 //! - It panics where it should fail (1387, 1410): every call is made under `catch_unwind`.
 //! - It needs gigabytes for a large batch: a large checkpoint goes through a [`redo`] file, in small batches.
 //! - A flipped bit may make it lose acknowledged writes silently: the digest of the state detects this.
@@ -57,7 +60,7 @@ pub(super) struct SledTable {
 
 /// See [`SledTable::note_down`].
 pub(super) enum Noted {
-    /// To be applied at once.
+    /// The changes, which the caller applies at once.
     Few(Vec<Change>),
     /// Recorded in the [`redo`] file.
     Many,
@@ -114,8 +117,8 @@ impl SledTable {
         self.chunks.get(key).copied().unwrap_or(1)
     }
 
-    /// Plans the application of `changes`. If they exceed one batch, they are recorded and will be applied even after a
-    /// crash.
+    /// Plans the application of `changes`. If they exceed one batch, they are recorded and will be
+    /// applied even after a crash.
     pub(super) fn note_down(&mut self, changes: Changes) -> Result<Noted, TableError> {
         let (mut batch, mut redo) = (Vec::new(), None);
         for (key, record) in by_key(changes) {
@@ -264,8 +267,8 @@ impl Table for SledTable {
     }
 }
 
-/// Records with their keys, sorted. They arrive nearly in tree order; sorted, each page is written once for all its
-/// records.
+/// Records with their keys, sorted. They arrive nearly in tree order; sorted, each page is written once
+/// for all its records.
 fn sorted(records: Vec<Record>) -> Vec<(Vec<u8>, Option<Record>)> {
     let mut records: Vec<_> = records.into_iter().map(|record| (key_of(&record), Some(record))).collect();
     records.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -285,8 +288,8 @@ fn key_of(record: &Record) -> Vec<u8> {
 /// A file with the header, so that a start can learn the position of a large table before it opens it.
 const NOTE: &str = "at";
 
-/// Records the position of the table, or removes it while the table changes. A missing or old note costs a slower
-/// start.
+/// Records the position of the table, or removes it while the table changes. A missing or old note
+/// costs a slower start.
 fn note(dir: &Path, header: Option<Header>) {
     let file = dir.join(NOTE);
     let _ = match header {

@@ -1,4 +1,4 @@
-//! The table by itself: what is written comes back, and what is damaged is found.
+//! Tests of the table alone: it returns what was written, and detects damage.
 
 use std::{fs, path::Path};
 
@@ -17,7 +17,7 @@ fn z(counter: u32) -> Zxid {
     Zxid::new(Epoch(1), counter)
 }
 
-/// The open list, or one that is larger than a page.
+/// The open list, or a list that is larger than a page.
 fn list(n: u32) -> Acl {
     let entry = |i| AclEntry {
         identity: Identity::new(Scheme::User, &format!("{n} {i} {}", "x".repeat(1000))).unwrap(),
@@ -26,7 +26,8 @@ fn list(n: u32) -> Acl {
     if n == 0 { Acl::default() } else { Acl::new((0..5).map(entry).collect()).unwrap() }
 }
 
-/// Writes `n` znodes of all kinds, with values of all sizes and with lists, a long path, and a session, behind what is there.
+/// Adds `n` znodes of all kinds with values of all sizes and lists, a long path, and a session to the
+/// state.
 fn grow(state: &mut State, n: u32) {
     let mut next = state.applied().counter() + 1;
     let mut apply = |body, session: Option<SessionId>, number| {
@@ -68,7 +69,7 @@ fn grow(state: &mut State, n: u32) {
     }
 }
 
-/// The table and what is in it.
+/// The table and its state.
 fn open(dir: &Path) -> Result<(Box<dyn Table>, State), TableError> {
     let Opened { table, state } = super::open(dir)?;
     Ok((table.unwrap(), state))
@@ -80,7 +81,7 @@ fn checkpointer(dir: &Path) -> Checkpointer {
     Checkpointer::start(Some(table), Box::new(move || anew(&dir))).unwrap()
 }
 
-/// What the checkpoint thread is told, for the whole state or what changed.
+/// The job for the checkpoint thread: the changes or the whole state.
 fn job(state: &mut State) -> Job {
     Job::Changes(state.take_dirty())
 }
@@ -105,8 +106,8 @@ fn what_was_written_comes_back_after_every_checkpoint() {
     assert!(!dir.path().join("table.damaged-1").exists());
 }
 
-/// A state of more records than fit into one batch is in the table, and `grow` has changed all of it and more since; a crash
-/// comes when that is written down and `batches` of it are done.
+/// The table has a state with more records than fit into one batch, and `grow` has changed all of it
+/// and added more. The crash comes after the changes are recorded and `batches` of them are applied.
 fn crash_in_a_large_checkpoint(dir: &Path, batches: usize) -> State {
     let mut state = State::default();
     grow(&mut state, 1000);
@@ -117,7 +118,7 @@ fn crash_in_a_large_checkpoint(dir: &Path, batches: usize) -> State {
     let table = dir.join("table");
     wait_for_lock(&table.join("db")).unwrap();
     let mut sled = SledTable::open(&table).unwrap();
-    // A table knows what it has from reading it.
+    // A table learns its content by reading it.
     load(&mut sled).unwrap();
     assert!(matches!(sled.note_down(state.take_dirty()).unwrap(), Noted::Many));
     let mut reader = redo::Reader::open(&table).unwrap().unwrap();
@@ -134,7 +135,7 @@ fn a_crash_in_the_middle_of_a_large_checkpoint_leaves_the_new_state() {
     for batches in [0, 1, 3] {
         let dir = tempfile::tempdir().unwrap();
         let state = crash_in_a_large_checkpoint(dir.path(), batches);
-        // Twice: what was found is done, and not found again.
+        // Twice: after the first opening the recorded changes are applied, and gone.
         for _ in 0..2 {
             let (_table, loaded) = open(dir.path()).unwrap();
             assert_eq!(records(&loaded), records(&state), "after {batches} batches");
@@ -198,7 +199,7 @@ fn a_full_disk_is_no_damage() {
         assert!(matches!(error, TableError::Full(_)), "{error}");
         assert!(error.to_string().contains("free space"), "{error}");
     }
-    // A file of the size 0 that nothing can be written to takes the place of the disk.
+    // A file of size 0 that rejects writes replaces the disk.
     let dir = tempfile::tempdir().unwrap();
     let mut state = State::default();
     grow(&mut state, 100);
@@ -273,7 +274,7 @@ fn an_export_that_nobody_wants_is_called_off() {
         checkpointer.begin(Job::Snapshot { parts: parts(&mut state, false, usize::MAX), pieces });
         checkpointer.done().await.unwrap();
         assert!(!checkpointer.busy());
-        // And one that comes to no end has none.
+        // A snapshot that is cancelled has no end.
         let (pieces, mut rest) = tokio::sync::mpsc::channel(8);
         checkpointer.begin(Job::Snapshot { parts: parts(&mut state, false, 2), pieces });
         checkpointer.done().await.unwrap();
@@ -287,7 +288,7 @@ fn an_export_that_nobody_wants_is_called_off() {
     assert_eq!(records(&open(dir.path()).unwrap().1), records(&state));
 }
 
-/// A state in parts, as the driver gives it; at most so many of them.
+/// A state in parts, as the driver sends it; at most `most` of them.
 fn parts(state: &mut State, checkpoint: bool, most: usize) -> tokio::sync::mpsc::Receiver<Part> {
     let (sender, parts) = tokio::sync::mpsc::channel(10_000);
     let mut records = state.begin_export(checkpoint);
@@ -312,7 +313,7 @@ fn a_whole_checkpoint_in_parts_takes_the_place_of_everything_or_leaves_nothing()
     runtime().block_on(async {
         thread.begin(Job::Whole(parts(&mut state, true, usize::MAX)));
         thread.done().await.unwrap();
-        // What changed since is laid over it.
+        // Later changes are applied to it.
         grow(&mut state, 20);
         let changes = state.take_dirty();
         assert!(!changes.whole);
@@ -347,7 +348,7 @@ fn a_start_reads_the_snapshot_of_a_large_state_unless_the_table_is_far_ahead() {
         (z(600_000), 1_000_000, z(700_000), true),
         (z(10), 1000, z(9), false),
         (z(10), 1000, z(100), false),
-        // The table has had no turn yet.
+        // The table has not been written yet.
         (z(0), 1, z(600_000), true),
         (z(10), 1000, Zxid::new(Epoch(2), 0), true),
         (Zxid::new(Epoch(2), 5), 1_000_000, z(700_000), true),
@@ -369,13 +370,13 @@ fn b18_after_a_checkpoint_that_failed_a_whole_one_is_written_to_a_new_table() {
     runtime().block_on(async {
         checkpointer.begin(job(&mut state));
         checkpointer.done().await.unwrap();
-        // A disk without room, as far as a large checkpoint can see it.
+        // A disk without space, as a large checkpoint sees it.
         std::os::unix::fs::symlink("/dev/full", &file).unwrap();
         grow(&mut state, 1000);
         checkpointer.begin(job(&mut state));
         let failed = checkpointer.done().await.unwrap_err();
         assert!(matches!(failed, TableError::Full(_)), "{failed}");
-        // What only changed since is of no use now, and changes nothing.
+        // The changes alone are useless now, and have no effect.
         grow(&mut state, 10);
         checkpointer.begin(job(&mut state));
         assert!(checkpointer.done().await.is_err());
@@ -393,7 +394,7 @@ fn b18_after_a_checkpoint_that_failed_a_whole_one_is_written_to_a_new_table() {
 
 #[test]
 fn b18_a_node_whose_checkpoint_cannot_be_made_starts_without_one() {
-    // No directory, so nothing can be made in it.
+    // Not a directory, so no table can be created in it.
     let Opened { table, mut state } = super::open(Path::new("/dev/full")).unwrap();
     assert!(table.is_none());
     assert_eq!(state.applied(), Zxid::ZERO);
@@ -408,7 +409,8 @@ fn damage_leaves_an_earlier_state_or_none() {
     open(dir.path()).unwrap().0.write(state.take_dirty()).unwrap();
     let file = dir.path().join("table/db");
     let bytes = fs::read(&file).unwrap();
-    // sled may take the damage for a torn end and go back to an earlier batch; that is an earlier state, and whole.
+    // sled may treat the damage as a torn end and return to an earlier batch; that is an earlier,
+    // complete state.
     for start in (0..10).map(|i| i * bytes.len() / 10) {
         let mut damaged = bytes.clone();
         damaged.iter_mut().skip(start).step_by(997).for_each(|b| *b ^= 0x10);
@@ -442,7 +444,7 @@ fn a_record_that_is_wrong_or_missing_is_found_by_the_digest() {
     let mut state = State::default();
     grow(&mut state, 50);
     open(dir.path()).unwrap().0.write(state.take_dirty()).unwrap();
-    // As sled does when a bit flips: one key is gone, and nothing says so.
+    // As sled does after a bit flip: a key is lost without an error.
     wait_for_lock(&dir.path().join("table/db")).unwrap();
     let db = sled::open(dir.path().join("table")).unwrap();
     let key = db.iter().keys().nth(5).unwrap().unwrap();
@@ -494,7 +496,7 @@ fn an_interrupted_whole_checkpoint_leaves_nothing() {
     table.write(state.take_dirty()).unwrap();
     drop(table);
     wait_for_lock(&dir.path().join("table/db")).unwrap();
-    // What is there in the middle of it: some records of the new state, and no header.
+    // The content in the middle of the write: some records of the new state, and no header.
     let db = sled::open(dir.path().join("table")).unwrap();
     let header = db.iter().keys().next().unwrap().unwrap();
     db.remove(header).unwrap();
@@ -529,7 +531,7 @@ fn b05_a_write_costs_the_checkpoint_what_it_changes() {
     for n in 15_001..=15_020 {
         apply(&mut state, delete(), session, n);
         let changes = state.take_dirty();
-        // Its own result, its session without the others, and the header.
+        // Its own result, its session without the other results, and the header.
         assert_eq!((changes.znodes.len(), changes.sessions.len(), changes.results.len()), (0, 1, 1));
         let mut written = encoded(Record::Header(changes.header));
         written += changes

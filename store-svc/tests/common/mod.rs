@@ -17,7 +17,7 @@ use tonic::{Status, Streaming, service::Routes, transport::Channel};
 
 pub struct Node {
     pub address: SocketAddr,
-    /// What clients have under way.
+    /// The budget of client data in flight.
     pub held: Budget,
     pub ready: watch::Receiver<bool>,
     shutdown: CancellationToken,
@@ -61,21 +61,21 @@ impl Node {
         NodeClient::new(self.channel().await).status(v1::StatusRequest {}).await.unwrap().into_inner()
     }
 
-    /// In an orderly way.
+    /// Stops the node in an orderly way.
     pub async fn stop(self) {
         self.shutdown.cancel();
         self.running.await.unwrap().unwrap();
         self.serving.abort();
     }
 
-    /// Without a last word; what the checkpoint thread does meanwhile, it does.
+    /// Stops the node abruptly. A running job of the checkpoint thread continues.
     pub async fn kill(self) {
         self.running.abort();
         self.serving.abort();
         let _ = self.running.await;
     }
 
-    /// Waits until it stops by itself.
+    /// Waits until the store stops by itself.
     pub async fn stopped(self) -> StopReason {
         let reason = self.running.await.unwrap().unwrap_err();
         self.serving.abort();
@@ -83,7 +83,7 @@ impl Node {
     }
 }
 
-/// A session stream, spoken by hand.
+/// A session stream driven message by message.
 pub struct Session {
     pub out: mpsc::Sender<v1::SessionRequest>,
     pub answers: Streaming<v1::SessionResponse>,
@@ -108,7 +108,7 @@ impl Session {
         Session::over(node.channel().await, open).await
     }
 
-    /// Several may be on one connection.
+    /// Opens a session over a channel. Several may share one connection.
     pub async fn over(channel: Channel, open: v1::OpenSession) -> Result<Session, Status> {
         let (out, requests) = mpsc::channel(64);
         let first = v1::SessionRequest { open: Some(open), ..Default::default() };
@@ -120,17 +120,17 @@ impl Session {
         Ok(Session { out, answers, opened, early: responses(message.items).collect(), number: 1 })
     }
 
-    /// Of the session.
+    /// Id of the session.
     pub fn id(&self) -> u64 {
         self.opened.session.as_ref().unwrap().session_id
     }
 
-    /// Its secret.
+    /// The secret of the session.
     pub fn token(&self) -> bytes::Bytes {
         self.opened.session.as_ref().unwrap().token.clone()
     }
 
-    /// Numbers writes and sends all in one message. The xid is the place in the list.
+    /// Numbers the writes and sends all requests in one message. The xid is the index in the list.
     pub async fn send(&mut self, ops: Vec<Op>) {
         let mut requests = Vec::new();
         for (xid, op) in ops.into_iter().enumerate() {
@@ -164,7 +164,7 @@ impl Session {
         self.receive(n).await
     }
 
-    /// How the stream ends.
+    /// Reads to the end of the stream and returns its result.
     pub async fn end(mut self) -> Result<(), Status> {
         loop {
             match self.answers.message().await {
@@ -184,7 +184,7 @@ pub fn opened(message: &v1::SessionResponse) -> Option<&v1::SessionOpened> {
     }
 }
 
-/// Those among the items of a message.
+/// The responses among these items.
 pub fn responses(items: impl IntoIterator<Item = v1::Item>) -> impl Iterator<Item = v1::Response> {
     items.into_iter().filter_map(|item| match item.item {
         Some(Item::Response(response)) => Some(response),
@@ -220,7 +220,7 @@ pub fn fresh(level: v1::ReadLevel, min_zxid: u64) -> Option<v1::ReadOptions> {
     Some(v1::ReadOptions { level: level.into(), min_zxid })
 }
 
-/// Of one page.
+/// The names of one page.
 pub fn names(page: &v1::ChildrenResponse) -> Vec<&str> {
     page.children.iter().map(|child| child.name.as_str()).collect()
 }

@@ -1,4 +1,4 @@
-//! Identities that an edge proves before and after a session is open.
+//! Identities that an edge proves before and after a session opens.
 
 use api::{Acl, AclEntry, Permissions, proof};
 
@@ -55,7 +55,7 @@ pub(super) async fn an_address_is_no_owner_and_what_is_proven_at_the_opening_is<
         Stream::open_as::<P>(&node, None, place([10, 0, 0, 1])).await.map_err(|e| format!("{e:?}")).unwrap();
     let elsewhere = Stream::open_as::<P>(&node, Some(&first.opened), place([10, 0, 0, 2])).await;
     assert!(elsewhere.is_ok_and(|stream| stream.opened.resumed), "clients move");
-    // Proven by the message that opens, and not by the connection.
+    // Proven by the opening message, and not by the connection.
     let open = async |resume: Option<&Opened>, more: Option<Identities>| {
         let (mut requests, mut items) = P::port(&node).stream(Caller::default());
         if let Some(more) = more {
@@ -112,7 +112,7 @@ pub(super) async fn ephemerals_are_those_of_the_session_page_by_page<P: Packagin
     assert_eq!(answers[1].result, page(&["/d/a", "/d/b"], true));
     assert_eq!(answers[2].result, page(&["/d/c"], false));
     assert_eq!(answers[3].result, page(&[], false));
-    // ZooKeeper's prefixes are letters, not paths.
+    // ZooKeeper's prefixes match characters, not whole path elements.
     assert_eq!(answers[4].result, page(&["/da"], false));
     assert_eq!(answers[5].result, page(&["/d/a", "/d/b", "/d/c", "/da"], false));
     assert_eq!(answers[6].result, page(&[], false));

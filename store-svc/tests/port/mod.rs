@@ -1,5 +1,5 @@
-//! What holds for the port [`Coordination`], whether the store runs in this process or in another: one suite, run against both.
-//! And what only the remote one can show.
+//! The guarantees of the port [`Coordination`], for a store in this process and in another: one suite
+//! for both. Further tests for the remote port alone.
 
 use std::{collections::VecDeque, future::poll_fn, net::SocketAddr, time::Duration};
 
@@ -254,7 +254,7 @@ async fn a_stream_whose_items_are_dropped_is_over<P: Packaging>() {
     let Stream { mut requests, items, .. } = Stream::open::<P>(&node, None).await;
     drop(items);
     soon(requests.over()).await;
-    // Nothing happens, and nothing hangs.
+    // The call has no effect, and does not hang.
     soon(requests.submit(WriteNumber(0), vec![request(1, None, Op::Ping)])).await.unwrap();
     soon(requests.settled()).await;
     node.stop().await;
@@ -286,7 +286,7 @@ async fn a_client_that_takes_nothing_is_not_read_for_ever<P: Packaging>() {
                 xid += 16;
                 asked += 16;
             }
-            // Some of it may be under way.
+            // Some of the requests may be in flight.
             Err(_) => break true,
         }
         if asked > 100_000 {
@@ -371,7 +371,7 @@ impl Node {
         Node { handle, address, dir, quorum, shutdown, running, closed, serving }
     }
 
-    /// The store has ended, and its port is still served.
+    /// Stops the store; its port is still served.
     async fn stop_store(self) {
         self.shutdown.cancel();
         drop(self.handle);
@@ -405,7 +405,7 @@ impl Stream<(), ()> {
         Self::try_open::<P>(node, resume).await.map_err(|end| format!("{end:?}")).unwrap()
     }
 
-    /// `Err`: how the stream ended.
+    /// Opens a stream; the error is the reason of its end.
     async fn try_open<P: Packaging>(
         node: &Node,
         resume: Option<&Opened>,
@@ -459,7 +459,7 @@ impl<R: Requests, I: Items> Stream<R, I> {
     }
 }
 
-/// The next `n` responses, or more; anything else is left out.
+/// At least the next `n` responses; other items are dropped.
 async fn take<I: Items>(items: &mut I, n: usize) -> Vec<Response> {
     let (mut answers, mut next) = (Vec::new(), VecDeque::new());
     while answers.len() < n {

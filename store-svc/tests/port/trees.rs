@@ -1,4 +1,4 @@
-//! Conditions, subtrees, several reads and quotas through the port.
+//! Conditional writes, subtrees, reads of several znodes, and quotas through the port.
 
 use api::{
     Child, DeleteTree, Expected, Look, MultiOp, Page, Quota, QuotaAt, Usage,
@@ -141,7 +141,7 @@ pub(super) async fn a_walk_goes_on_in_parts_through_one_state<P: Packaging>() {
     let walk = |path| Walk { path, max_depth: 0, with_data: true };
     let mut part = part_of(call(WalkAsk::Begin(walk(path("/w")), ReadLevel::Linearizable)).await);
     let (id, zxid, mut told) = (part.id, part.zxid, part.znodes);
-    // Of what happens from here on it tells nothing.
+    // The walk reports no later change.
     let tree = DeleteTree { path: path("/w"), version: None, keep_root: false, max_znodes: 0 };
     stream.ask(vec![write(Write::DeleteTree(tree)), create("/w", "another")]).await;
     while part.end.is_none() {
@@ -161,7 +161,8 @@ pub(super) async fn a_walk_goes_on_in_parts_through_one_state<P: Packaging>() {
     node.stop().await;
 }
 
-/// Each part is told why it fails, and names its path; all of it has to fit into a message, or the stream would end.
+/// Each part fails with an error that names its path. All of them must fit into a message, or the
+/// stream would end.
 pub(super) async fn the_errors_of_many_reads_fit_into_a_message<P: Packaging>() {
     let node = Node::start().await;
     let mut stream = Stream::open::<P>(&node, None).await;

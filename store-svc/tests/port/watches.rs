@@ -1,4 +1,4 @@
-//! Watches through the port: what leaves is one sequence with the answers.
+//! Watches through the port: events and answers leave in one sequence.
 
 use api::watch::{AddWatches, ChangeKind, WatchRefused, WatchScope, WatchSpec};
 
@@ -10,7 +10,7 @@ fn tree(id: u32, path: &str, from: Option<Zxid>) -> Op {
     Op::AddWatches(AddWatches { specs: vec![spec], refused: Vec::new() })
 }
 
-/// All items up to the answers of so many requests.
+/// All items up to the answers of `n` requests.
 async fn items_of<I: Items>(items: &mut I, n: usize) -> Vec<Item> {
     let (mut all, mut answers, mut next) = (Vec::new(), 0, VecDeque::new());
     while answers < n {
@@ -64,7 +64,7 @@ pub(super) async fn a_watch_goes_on_behind_a_zxid_on_another_stream<P: Packaging
     let added = first.ask(vec![tree(1, "/a", None)]).await;
     let mut other = Stream::open::<P>(&node, None).await;
     other.ask(vec![create("/a", "1"), set("/a", "2"), create("/b", "")]).await;
-    // The first stream is gone without having looked.
+    // The first stream ends before it reads any item.
     let mut second = Stream::open::<P>(&node, Some(&first.opened)).await;
     let requests = vec![request(1, None, tree(1, "/a", Some(added[0].zxid))), request(2, None, get("/a"))];
     second.requests.submit(WriteNumber(0), requests).await.unwrap();
@@ -80,7 +80,7 @@ pub(super) async fn a_client_that_takes_no_events_is_told_them_later_and_holds_u
     let mut writer = Stream::open::<P>(&node, None).await;
     slow.ask(vec![tree(1, "/a", None)]).await;
     writer.ask(vec![create("/a", "")]).await;
-    // More than all that may wait on the way.
+    // More than can wait in transit.
     let value = |i: usize| {
         let data = Some(Bytes::from(vec![i as u8; 32 << 10]));
         Op::Write(Write::Set { path: Path::new("/a").unwrap(), data, version: None })

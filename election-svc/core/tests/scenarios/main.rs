@@ -1,4 +1,4 @@
-//! The worked examples of elections by their numbers, with scripted message order.
+//! The worked examples of elections, by their numbers, with a scripted order of messages.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -55,7 +55,7 @@ fn s7_observers_never_count_and_learn_the_leader_from_a_quorum() {
     assert_eq!(net.leaders(), [(1, 1), (3, 1), (4, 1), (5, 1), (6, 1)]);
     assert_eq!(net.states()[2].1, Role::Observing);
 
-    // One answer, even the leader's own, is not enough.
+    // One answer is not enough, even if it is the leader's own.
     net.unlink(4, 3);
     net.elect(4, at(0, 0));
     net.run_ms(10_000);

@@ -1,4 +1,4 @@
-//! Servers, and the messages between them, which a test delivers in its order.
+//! Servers and their messages, which a test delivers in its own order.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(crate) fn observer(id: u32) -> Member {
     Member { id: PeerId(id), membership: Membership::Observer }
 }
 
-/// Servers and the wires between them, on which messages wait until the script delivers them.
+/// Servers, and wires on which messages wait until the script delivers them.
 pub(crate) struct Net {
     ensemble: Ensemble,
     pub(crate) now: Time,
@@ -52,7 +52,7 @@ impl Net {
         Net::new((1..=n).map(|id| voter(id, 1)))
     }
 
-    /// Starts a server, links it with all others that are up, and lets it look.
+    /// Starts a server, links it with all others that are up, and starts its election.
     pub(crate) fn start(&mut self, id: u32, candidate: Candidate) {
         self.start_idle(id);
         self.elect(id, candidate);
@@ -115,12 +115,12 @@ impl Net {
         }
     }
 
-    /// Puts a message on a wire that its sender never sent.
+    /// Puts a message on a wire that its sender did not send.
     pub(crate) fn say(&mut self, from: u32, to: u32, notification: Notification) {
         self.wires.entry((from, to)).or_default().push_back(notification);
     }
 
-    /// The messages that wait, oldest first.
+    /// The waiting messages, oldest first.
     pub(crate) fn wire(&self, from: u32, to: u32) -> Vec<Notification> {
         self.wires.get(&(from, to)).into_iter().flatten().copied().collect()
     }
@@ -137,7 +137,7 @@ impl Net {
         notification
     }
 
-    /// Lets `ms` pass on one server, without delivering anything.
+    /// Lets `ms` pass on one server without deliveries.
     pub(crate) fn tick(&mut self, id: u32, ms: u64) {
         self.now = self.now + Duration::from_millis(ms);
         if self.nodes[&id].next_timeout().is_some_and(|t| t <= self.now) {
@@ -145,7 +145,7 @@ impl Net {
         }
     }
 
-    /// Delivers everything, in order of the wires, until there is nothing more; then lets a millisecond pass; and so on
+    /// Delivers all messages in the order of the wires, then lets a millisecond pass, and repeats this
     /// for `ms`.
     pub(crate) fn run_ms(&mut self, ms: u64) {
         for elapsed in 0..=ms {
@@ -169,7 +169,7 @@ impl Net {
         }
     }
 
-    /// Of each server that is up: what it is, and its vote.
+    /// The role and vote of each server that is up.
     pub(crate) fn states(&self) -> Vec<(u32, Role, Option<u32>)> {
         let state = |(&id, node): (&u32, &Election)| {
             let n = node.notification().unwrap();
@@ -178,7 +178,7 @@ impl Net {
         self.nodes.iter().map(state).collect()
     }
 
-    /// The servers that have a leader, with that leader.
+    /// The servers with a leader, and their leaders.
     pub(crate) fn leaders(&self) -> Vec<(u32, u32)> {
         let settled = self.states().into_iter().filter(|(_, role, _)| *role != Role::Looking);
         settled.map(|(id, _, leader)| (id, leader.unwrap())).collect()

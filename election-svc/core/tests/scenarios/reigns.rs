@@ -1,4 +1,4 @@
-//! Leaders that are there, are joined, or are gone.
+//! Leaders that are present, joined, or gone.
 
 use api::ports::Role;
 use api::{Epoch, PeerId};
@@ -14,11 +14,11 @@ fn followers_of_a_dead_leader_are_not_joined() {
     }
     net.run_ms(0);
     net.stop(5);
-    // 1 has noticed; 2, 3 and 4, a quorum, still say that they follow 5.
+    // Server 1 has noticed. Servers 2, 3 and 4, a quorum, still report that they follow 5.
     net.elect(1, at(1, 1));
     net.run_ms(60_000);
     assert_eq!(net.states()[0], (1, Role::Looking, Some(1)));
-    // The others follow one by one, and elect.
+    // The others notice one by one, and elect.
     for id in 2..=4 {
         net.elect(id, at(1, 1));
         net.run_ms(300);
@@ -87,7 +87,7 @@ fn a_server_joins_a_leader_that_others_elected_and_have_not_settled_under() {
     net.settled(1, 4, 1);
     net.run_ms(0);
     net.start(5, at(0, 0));
-    net.elect(5, at(0, 0)); // round 2, so that the round of the reign is another
+    net.elect(5, at(0, 0)); // round 2, so it differs from the round of the reign
     net.run_ms(0);
     assert_eq!(net.states()[4], (5, Role::Following, Some(4)), "2 and 3 are still being synchronised");
 }
@@ -99,7 +99,7 @@ fn a_late_voter_of_the_same_round_joins_the_leader_of_that_round() {
         net.start(id, at(0, 0));
     }
     net.run_ms(199);
-    // 3 is about to decide when 4 and 5 come, and has their votes only after it has.
+    // Server 3 is about to decide when 4 and 5 start, and gets their votes only after its decision.
     net.start(4, at(0, 0));
     net.start(5, at(0, 0));
     net.deliver(5, 1);

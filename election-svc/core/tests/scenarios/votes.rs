@@ -1,4 +1,4 @@
-//! The vote that wins, and when (S1 to S4).
+//! The winning vote, and the time of the decision (S1 to S4).
 
 use api::ports::Role;
 use election_core::Input;
@@ -39,7 +39,7 @@ fn an_election_that_begins_under_a_leader_takes_the_word_of_its_quorum() {
     net.stop(2);
     net.start_idle(2);
     net.settled(2, 2, 1);
-    // The follower's election continues, but its quorum was away for a moment.
+    // The follower's election continues, but its quorum was away for a short time.
     net.input(1, Input::Elect(None));
     net.settled(1, 2, 1);
     net.run_ms(0);
@@ -65,7 +65,8 @@ fn a_server_without_its_quorum_service_does_not_count() {
     net.start(2, at(0, 0));
     net.run_ms(1_000);
     net.elected.clear();
-    // Server 2 has followed server 1. Then 1 looks again, and finds no server that could follow it.
+    // Server 2 has followed server 1. Then 1 starts an election, and finds no server that could follow
+    // it.
     net.input(2, Input::Withdraw);
     net.elect(1, at(0, 9));
     net.run_ms(10_000);
@@ -240,7 +241,7 @@ fn s4_only_voters_count_and_only_those_that_can_lead_are_voted_for() {
     net.discard_wires();
     for (from, notification) in [
         (3, looking(vote(3, 9, 9), 1)), // a server of weight 0 cannot lead
-        (3, looking(vote(4, 9, 9), 1)), // nor does an observer
+        (3, looking(vote(4, 9, 9), 1)), // an observer cannot lead
         (4, looking(vote(1, 0, 0), 1)), // an observer has no vote
         (5, looking(vote(1, 0, 0), 1)),
         (3, looking(vote(77, 9, 9), 1)), // a stranger

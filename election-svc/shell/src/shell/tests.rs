@@ -6,7 +6,7 @@ use super::*;
 
 const PEER: PeerId = PeerId(2);
 
-/// Server 1 of two, whose links are letters.
+/// Server 1 of two; its links are letters.
 fn shell() -> Shell<char> {
     let member = |id| Member { id: PeerId(id), membership: Membership::VOTER };
     Shell::new(Config::new(PeerId(1), Ensemble::new([member(1), member(2)]).unwrap()))
@@ -37,7 +37,7 @@ fn the_newest_link_counts_in_whichever_order_links_come_up() {
     assert_eq!(linked(&shell), [(PEER, 'b')]);
     let effects = up(&mut shell, 3, 'c', Standing::default());
     assert!(matches!(effects[..], [Effect::Links, Effect::Close(PEER, 'b')]), "{effects:?}");
-    // The end of a replaced link is no news.
+    // The end of a replaced link changes nothing.
     shell.on_link(Time(0), LinkEvent::Down { peer: PEER, number: 2 });
     assert_eq!(linked(&shell), [(PEER, 'c')]);
     shell.on_link(Time(0), LinkEvent::Down { peer: PEER, number: 3 });

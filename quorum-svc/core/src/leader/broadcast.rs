@@ -1,4 +1,4 @@
-//! Broadcast: entries go to all learners, and what a quorum has on disk is committed.
+//! Broadcast: entries go to all learners, and an entry is committed once a quorum has it on disk.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::{
     zab::{Role, Zab},
 };
 
-/// A proposal takes a commit along to a follower that has everything committed and to which no more than so many bytes are
-/// under way: then it is there as soon as a message of its own would be.
+/// A proposal carries a commit only if the follower has everything committed and at most this many
+/// bytes are uncommitted. Then the commit arrives as early as a message of its own would.
 const RIDE_BYTES: usize = 64 << 10;
 
 impl Learner {
@@ -27,8 +27,8 @@ impl Learner {
 }
 
 impl Leading {
-    /// The commit point has moved. A learner whose own writes are among what is committed is told in this turn, because its clients
-    /// wait for that; the others within `delay`.
+    /// The commit point has moved. A learner with own writes among the committed entries gets the
+    /// commit in this turn, because its clients wait for it. The others get it within `delay`.
     fn commit_moved(&mut self, before: Zxid, committed: Zxid, now: Time, delay: Duration) {
         let first = self.outstanding.partition_point(|o| o.zxid <= before);
         let moved = self.outstanding.range(first..).take_while(|o| o.zxid <= committed);
@@ -41,14 +41,14 @@ impl Leading {
 }
 
 impl Zab {
-    /// Sends what a learner has not got yet.
+    /// Sends the missing entries to a learner.
     pub(super) fn replicate(&mut self, conn: Conn) {
         let committed = self.committed;
         let Role::Leading(leading) = &mut self.role else { return };
         let (established, little) = (leading.established(), leading.outstanding_bytes <= RIDE_BYTES);
         let Some(learner) = leading.learners.get_mut(&conn) else { return };
         let upto = if learner.voter { self.history.last() } else { committed };
-        // What an observer is sent is committed.
+        // An observer gets only committed entries.
         let rides = |l: &Learner| !l.voter || l.acked >= committed && little;
         let serves = |l: &Learner| established && l.stage == Stage::Synced;
         if matches!(learner.stage, Stage::Syncing { .. } | Stage::Synced) && learner.sent < upto {
@@ -62,8 +62,8 @@ impl Zab {
         }
     }
 
-    /// Tells a learner how far is committed, if a message leaves anyway, or somebody there waits for it, or it has waited for a
-    /// proposal for long enough.
+    /// Sends the commit point to a learner if another message leaves anyway, or the commit is due: a
+    /// client of the learner waits for it, or it has waited long enough for a proposal.
     pub(super) fn tell_commit(&mut self, conn: Conn, anyway: bool) {
         let (now, committed) = (self.now.mono, self.committed);
         let Role::Leading(leading) = &mut self.role else { return };
@@ -87,8 +87,8 @@ impl Zab {
         }
     }
 
-    /// What a quorum has on disk is committed, and with it everything before (S19, S20). Only entries of this epoch are
-    /// counted: those of older ones are committed with the marker.
+    /// Commits everything that a quorum has on disk (S19, S20). Only entries of this epoch are counted:
+    /// the marker commits those of older epochs.
     pub(super) fn advance_commit(&mut self) {
         let Role::Leading(leading) = &mut self.role else { return };
         let Phase::Established { .. } = leading.phase else { return };
@@ -102,12 +102,12 @@ impl Zab {
         }
         self.tell_raised();
         let Role::Leading(leading) = &mut self.role else { return };
-        // What is committed by others and waits for the disk here still takes memory here.
+        // An entry that others have committed still takes memory while this disk writes it.
         leading.settle_outstanding(self.committed.min(self.durable));
     }
 
-    /// What may be ordered: nothing that would fill the disk of this server, or the disks of so many that those with room
-    /// are no quorum.
+    /// The set of requests that the leader may order. It excludes requests that would fill the disk of
+    /// this server, or so many disks that the servers with room are no quorum.
     pub(crate) fn leader_room(&self) -> Room {
         let me = self.config.me;
         let Role::Leading(leading) = &self.role else { return Room::Ample };
@@ -115,7 +115,7 @@ impl Zab {
             let able = |l: &Learner| l.stage == Stage::Synced && l.disk <= least;
             self.config.ensemble.is_quorum(&leading.peers(me, able))
         };
-        // Who is away decides nothing: without a quorum nothing is ordered anyway.
+        // Absent servers do not count: without a quorum the leader orders nothing.
         let of_quorum = match quorum_with(Room::Short) {
             true if !quorum_with(Room::Low) => Room::Short,
             true if !quorum_with(Room::Ample) => Room::Low,

@@ -1,5 +1,5 @@
-//! Discovery: the epochs that a quorum has accepted, the next one, the promises of a quorum to follow it, and whether these
-//! prove that all that is committed is in this server's log.
+//! Discovery: accepted epochs of a quorum, the next epoch, the promises of a quorum, and the proof that
+//! this server's log has everything committed.
 
 use std::collections::BTreeSet;
 
@@ -13,11 +13,11 @@ use crate::{
     zab::{Role, Zab},
 };
 
-/// What a learner says with the promise of an epoch.
+/// A learner's statement with its promise of an epoch.
 pub(super) struct Promise {
     pub(super) history: History,
     pub(super) candidate: Candidate,
-    /// As in [`crate::ToLeader::AckEpoch`], and so are the others.
+    /// This and the following fields: as in [`crate::ToLeader::AckEpoch`].
     pub(super) counts: bool,
     pub(super) damage: Damage,
     pub(super) ensemble: Option<EnsembleId>,
@@ -30,7 +30,7 @@ impl Zab {
         self.ensemble.unwrap_or(self.config.draw)
     }
 
-    /// False if the learner had to be dropped.
+    /// Returns false if the learner was dropped.
     pub(super) fn note_learner_info(&mut self, conn: Conn, accepted: Epoch, levels: Levels) -> bool {
         let Role::Leading(leading) = &mut self.role else { return false };
         let Some(learner) = leading.learners.get_mut(&conn) else { return false };
@@ -39,7 +39,8 @@ impl Zab {
             return false;
         }
         if accepted.next().is_none() {
-            // No leader can ever propose more; to give way to it would only stop the others as well.
+            // No leader can ever propose a greater epoch. If this leader gave way, the others would
+            // stop as well.
             self.drop_learner(conn, "the learner has used up the epochs");
             return false;
         }
@@ -65,8 +66,8 @@ impl Zab {
                     && self.config.ensemble.weight(peer) > 0
                     && !leading.promised.contains(&peer) =>
             {
-                // It promised this epoch, and its answer was lost (or meant for another leader), so it can never count
-                // for it. Rather a new epoch than to wait in vain for the init limit.
+                // The learner promised this epoch, but its answer was lost or went to another leader.
+                // It can never count for this epoch. A new epoch is faster than the init limit.
                 self.look("a learner's promise of the epoch was lost");
             }
             Phase::Promising { epoch, .. }
@@ -74,8 +75,9 @@ impl Zab {
             | Phase::Established { epoch }
                 if accepted > epoch =>
             {
-                // It promised this epoch's successor to a server that never led, so it can never join this one.
-                // ZooKeeper keeps it out until some later election; one short election now is better.
+                // The learner promised a later epoch to a server that never led, so it can never join
+                // this one. ZooKeeper keeps it out until some later election; one short election now is
+                // better.
                 self.look("a learner has promised a greater epoch");
             }
             Phase::Promising { durable: false, .. } => {}
@@ -85,7 +87,8 @@ impl Zab {
         }
     }
 
-    /// With the accepted epochs of a quorum, the next epoch is greater than any that was ever established.
+    /// Proposes the next epoch. The accepted epochs of a quorum make it greater than any established
+    /// epoch.
     pub(super) fn propose_epoch(&mut self) {
         let accepted = self.accepted;
         let Role::Leading(leading) = &mut self.role else { return };
@@ -145,7 +148,7 @@ impl Zab {
         }
     }
 
-    /// False if the learner had to be dropped.
+    /// Returns false if the learner was dropped.
     pub(super) fn on_ack_epoch(&mut self, conn: Conn, epoch: Epoch, promise: Promise) -> bool {
         let Promise { history, candidate, counts, damage, ensemble, committed } = promise;
         let led = self.led_ensemble();
@@ -172,14 +175,17 @@ impl Zab {
         }
         let blank = history.is_blank();
         learner.stage = Stage::Promised { history, log_end: mine.zxid };
-        // A server that never synchronised has an empty log, or lost one together with what it had promised to keep. (Its
-        // later acks are real.) One that has the id of another first start never synchronised with this one.
+        // A server that never synchronised has an empty log, or lost its log together with its
+        // promises. Its later acks are real. A server with the id of another first start never
+        // synchronised with this one.
         let fresh = candidate.epoch == Epoch(0) || stranger;
         if contradicts && candidate <= mine {
-            // Either side has lost what was acknowledged. It is no part of the quorum that proves this log.
+            // One of the two servers has lost acknowledged data. The learner does not count for the
+            // proof of this log.
             leading.contradicting.insert(learner.peer);
         } else if damage.is_some() {
-            // It may have been told only after it had promised: that was worth nothing either.
+            // The learner may have learned of its damage after an earlier promise. That promise proves
+            // nothing either.
             leading.promised.remove(&learner.peer);
             leading.fresh.remove(&learner.peer);
             let of = if fresh || blank { &mut leading.emptied } else { &mut leading.damaged };
@@ -189,14 +195,14 @@ impl Zab {
             let of = if trusted { &mut leading.promised } else { &mut leading.fresh };
             of.insert(learner.peer);
         }
-        // One whose log is damaged has kept its promises.
+        // A server with only a damaged log has kept its promises.
         if (fresh || damage == Damage::Directory) && learner.voter {
             learner.doubted_until = Some(leading.round + 1);
             leading.round_wanted = true;
             leading.heard.remove(&learner.peer);
         }
         let (peer, promising) = (learner.peer, matches!(leading.phase, Phase::Promising { .. }));
-        // There is nothing to doubt where no quorum is possible without this leader.
+        // No doubt remains if no quorum is possible without this leader.
         self.end_doubts();
         if self.is_odd() {
             self.suspected = true;
@@ -206,8 +212,8 @@ impl Zab {
             return true;
         }
         if promising {
-            // A server that has more must lead: its entries may be committed (waitForEpochAck, "Follower is ahead"). One that
-            // can never lead has no say in this.
+            // A server with a longer log must lead: its entries may be committed (waitForEpochAck,
+            // "Follower is ahead"). A server that can never lead does not matter here.
             if self.config.ensemble.weight(peer) > 0
                 && !damage.is_some()
                 && candidate > mine
@@ -221,8 +227,8 @@ impl Zab {
         true
     }
 
-    /// Whether no quorum is left without the servers that have committed what is not in this server's log: then it is this server
-    /// that is not as the others are.
+    /// Whether every quorum contains a server with a committed entry that this server lacks. Then this
+    /// server is the deviating one.
     fn is_odd(&self) -> bool {
         let Role::Leading(leading) = &self.role else { return false };
         let ensemble = &self.config.ensemble;
@@ -230,18 +236,18 @@ impl Zab {
         !leading.contradicting.is_empty() && !ensemble.is_quorum(&others)
     }
 
-    /// Whether the servers that have promised the epoch prove that all that is committed is in this server's log: a quorum of
-    /// servers that still have what they ever acknowledged.
+    /// Whether the promises prove that this server's log has everything committed: they come from a
+    /// quorum of servers that still have all acknowledged entries.
     fn is_proven(&self, leading: &Leading) -> bool {
         let proven = leading.promised.iter().copied().chain([self.config.me]).collect();
         self.config.ensemble.is_quorum(&proven)
     }
 
-    /// Whether there is nothing to lose. A server that never synchronised has an empty log, or lost one together with what
-    /// it had promised to keep. Its promise counts if this server has nothing but markers either, and
-    /// - never synchronised itself: the first start of an ensemble; or
-    /// - every voter has promised, so that no server is left that could have more. Only here it is of no account that one is
-    ///   known to have lost something.
+    /// Whether no committed entry can exist. A server that never synchronised has an empty log, or lost
+    /// its log together with its promises. Its promise counts if this server also has only markers, and
+    /// - this server never synchronised: the first start of an ensemble; or
+    /// - every voter has promised, so that no server with more is left. Only in this case servers with
+    ///   known loss count too.
     fn needs_no_proof(&self, leading: &Leading) -> bool {
         let ensemble = &self.config.ensemble;
         let all: BTreeSet<PeerId> =
@@ -257,7 +263,7 @@ impl Zab {
         blank && (first_start || everybody())
     }
 
-    /// With the promises of a quorum the log of this server becomes the log of the epoch.
+    /// Makes the log of this server the log of the epoch, once a quorum has promised.
     fn try_synchronise(&mut self) {
         let Role::Leading(leading) = &self.role else { return };
         let Phase::Promising { epoch, durable: true } = leading.phase else { return };
@@ -267,7 +273,7 @@ impl Zab {
         }
         let Role::Leading(leading) = &mut self.role else { return };
         if !proven {
-            // No server is left to which they could have promised more.
+            // No server is left to which these learners could have promised a greater epoch.
             leading.learners.values_mut().for_each(|l| l.doubted_until = None);
         }
         leading.phase = Phase::Synchronising { epoch, durable: false };

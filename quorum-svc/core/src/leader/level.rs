@@ -1,4 +1,4 @@
-//! The feature level of the ensemble, which the leader raises when it is asked to.
+//! The feature level of the ensemble. The leader raises it on request.
 
 use api::mutants::{Mutant, is_on};
 use api::{Body, Entry, Level, LevelRefusal, PeerId, Ticket};
@@ -10,7 +10,8 @@ use crate::{
 };
 
 impl Zab {
-    /// Raises the feature level, if every member is here and knows it: one that is away may run anything.
+    /// Raises the feature level if every member is connected and knows it. An absent member may run any
+    /// version.
     pub(crate) fn leader_set_level(
         &mut self,
         conn: Option<Conn>,
@@ -20,7 +21,7 @@ impl Zab {
     ) {
         let result = match self.refuse_level(expected, level) {
             Err(refusal) => Err(refusal),
-            // As it was asked for before.
+            // A repeated request.
             Ok(()) if self.levels.last() == Some(level) => Ok(level),
             Ok(()) => {
                 let Some(zxid) = self.next_place() else { return };
@@ -77,7 +78,7 @@ impl Zab {
         ))
     }
 
-    /// Answers the request for the level that is committed now.
+    /// Answers the pending request once its level is committed.
     pub(super) fn tell_raised(&mut self) {
         let committed = self.committed;
         let Role::Leading(leading) = &mut self.role else { return };
@@ -96,13 +97,13 @@ impl Zab {
                 let message = ToLearner::LevelSet { ticket, result };
                 self.out.push_back(Output::ToLearner { conn, message });
             }
-            // It has told its asker that it lost its leader.
+            // The learner has already reported the loss of its leader to the requester.
             Some(_) => {}
         }
     }
 
-    /// The level of the epoch that begins: that of the log. A new ensemble begins at the greatest that this server knows and those
-    /// who are here.
+    /// The level of the new epoch: that of the log. A new ensemble begins at the greatest level that
+    /// this server and all connected learners know.
     pub(super) fn first_level(&self) -> Level {
         let Role::Leading(leading) = &self.role else { return self.config.levels.max() };
         let known = leading.learners.values().filter_map(|l| l.levels);

@@ -1,4 +1,5 @@
-//! What is true only while this server leads: a quorum confirms that by a round of pings before it is told.
+//! Statements that hold only while this server leads. A quorum confirms the leadership by a round of
+//! pings before they leave.
 
 use api::mutants::{Mutant, is_on};
 use api::{PeerId, Ticket, ports::Sign};
@@ -11,9 +12,9 @@ use crate::{
 };
 
 impl Zab {
-    /// Notes a barrier: what is committed now is told to the asker once a quorum has confirmed, in a round of pings that
-    /// starts after this moment, that this is still the leader (ZooKeeper's `sync` lacks that round, and so can be
-    /// answered by a deposed leader: ZOOKEEPER-1675, -2136).
+    /// Notes a barrier with the present commit point. The answer leaves once a quorum has confirmed
+    /// this leadership in a round of pings that starts after this moment. ZooKeeper's `sync` lacks that
+    /// round, so a deposed leader can answer it: ZOOKEEPER-1675, -2136.
     pub(crate) fn leader_barrier(&mut self, conn: Option<Conn>, ticket: Ticket) {
         let zxid = self.committed;
         let Role::Leading(leading) = &mut self.role else { return };
@@ -25,12 +26,13 @@ impl Zab {
         leading.proofs.push_back(Proof { round, of: Claim::Barrier { conn, ticket, zxid } });
     }
 
-    /// Passes the answer of this server's store to a report on, once a quorum has confirmed that this is still the leader:
-    /// the next one gives every session its full time-out from later on, but from an older one it would be a false promise.
+    /// Sends the store's confirmation of a report once a quorum has confirmed that this server still
+    /// leads. The next leader gives every session its full time-out from a later start. A confirmation
+    /// of an older leader would be a false promise.
     pub(crate) fn leader_confirm(&mut self, to: PeerId, report: Bytes) {
         let max = 2 * self.config.requests_max;
         let Role::Leading(leading) = &mut self.role else { return };
-        // A report that is not confirmed is sent again.
+        // The store sends an unconfirmed report again.
         if !leading.established() || leading.proofs.len() >= max {
             return;
         }
@@ -65,7 +67,7 @@ impl Zab {
             Claim::Barrier { conn: Some(conn), ticket, zxid } => {
                 if let Some(learner) = leading.learners.get_mut(&conn) {
                     learner.barriers -= 1;
-                    // It says what is committed, too.
+                    // The answer reports the commit point, too.
                     learner.note_commit_told(zxid, self.committed);
                     let message = ToLearner::Barrier { ticket, zxid };
                     self.out.push_back(Output::ToLearner { conn, message });

@@ -1,4 +1,5 @@
-//! Synchronisation: each learner gets the log of the leader, until a quorum has it with the marker of the new epoch.
+//! Synchronisation: each learner gets the leader's log, until a quorum has it with the marker of the
+//! new epoch.
 
 use api::Zxid;
 use api::mutants::{Mutant, is_on};
@@ -11,7 +12,8 @@ use crate::{
 };
 
 impl Zab {
-    /// Tells a learner where its log parts from ours, and sends what is behind that point; nothing if it is too early.
+    /// Sends a learner the point where its log diverges from ours, and the entries behind that point.
+    /// Does nothing if it is too early.
     pub(super) fn begin_sync(&mut self, conn: Conn) {
         let Role::Leading(leading) = &mut self.role else { return };
         let established = leading.established();
@@ -19,21 +21,22 @@ impl Zab {
             return;
         };
         let Some(learner) = leading.learners.get_mut(&conn) else { return };
-        // An observer gets only what is committed, and nothing is before the epoch is established.
+        // An observer gets only committed entries, and none is committed before the epoch is
+        // established.
         let target = if learner.voter { self.history.last() } else { self.committed };
         let Stage::Promised { history, log_end } = &learner.stage else { return };
         if learner.doubted_until.is_some() && !is_on(Mutant::WipedDiskTrusted) {
             return;
         }
-        // At the end of its synchronisation a learner sends again what it does not find in its log. So an observer's
-        // does not end before what it forwarded earlier is committed.
+        // At the end of its synchronisation a learner sends the writes again that are not in its log.
+        // So an observer's synchronisation does not end before its earlier writes are committed.
         if !learner.voter && (!established || self.committed < *log_end) {
             return;
         }
         let common = self.history.common_with(history).filter(|&c| c <= target);
         let snapshot = self.snapshot.filter(|&s| self.history.contains(s) && s <= target);
         let (sent, how) = match (common, snapshot) {
-            // By cost: the entries would be much more than the state that they lead to.
+            // By cost: the entries are much larger than the state that they produce.
             (Some(common), Some(zxid)) if common < self.snap_before && common < zxid => {
                 (zxid, Output::SendSnapshot { conn, zxid })
             }
@@ -89,9 +92,10 @@ impl Zab {
         }
     }
 
-    /// A server that has lost its data may have promised a newer epoch before, to a leader that a quorum with it follows: then
-    /// its ack would commit something in two reigns. Once so many others have answered a ping that was sent after it came
-    /// back that no quorum is left without one of them, there is no such reign, and it may be synchronised.
+    /// A server that lost its data may have promised a newer epoch to another leader with a quorum.
+    /// Then its ack would commit an entry in two reigns. A ping that was sent after its return settles
+    /// this: once so many others have answered it that the rest is no quorum, no such reign exists, and
+    /// the leader may synchronise the server.
     pub(super) fn end_doubts(&mut self) {
         let Role::Leading(leading) = &mut self.role else { return };
         let Some(since) = leading.learners.values().filter_map(|l| l.doubted_until).max() else { return };
@@ -105,7 +109,8 @@ impl Zab {
         leading.learners.values_mut().for_each(|l| l.doubted_until = None);
     }
 
-    /// With the marker durable on a quorum, this one included, everything up to it is committed: serve (S16).
+    /// Begins to serve (S16): with the marker durable on a quorum, this server included, everything up
+    /// to it is committed.
     pub(super) fn try_establish(&mut self) {
         let me = self.config.me;
         let Role::Leading(leading) = &mut self.role else { return };

@@ -1,4 +1,4 @@
-//! The log: entries, epochs, and what waits for them to be durable.
+//! The log: entries, epochs, and the actions that wait for their durability.
 
 use api::mutants::{Mutant, is_on};
 use api::{
@@ -10,7 +10,7 @@ use super::{CLOCK_BOUND_MS, Leaving, Role, Zab};
 use crate::Output;
 
 impl Zab {
-    /// Appends to the log, at the end of this turn.
+    /// Appends to the log at the end of this turn.
     pub(crate) fn push_entry(&mut self, entry: Entry) {
         assert!(
             self.history.append(entry.zxid),
@@ -25,9 +25,9 @@ impl Zab {
         self.append.push(entry);
     }
 
-    /// The time for an entry: what a quorum's clocks have reached. The log's time does not go back, with one exception: if it
-    /// is ahead of the clocks of a whole quorum by more than [`CLOCK_BOUND_MS`], some clocks were wrong when it was stamped, and
-    /// it goes on with those of the quorum.
+    /// The time for an entry, from the clocks of a quorum. The log's time does not go back, with one
+    /// exception: if it is ahead of the clocks of a whole quorum by more than [`CLOCK_BOUND_MS`], some
+    /// clocks were wrong at its last stamp, and it continues with the clocks of the quorum.
     pub(crate) fn stamp(&self) -> i64 {
         let last = self.last_stamp.time_ms;
         if is_on(Mutant::OwnClockStamped) {
@@ -36,7 +36,7 @@ impl Zab {
         match self.quorum_clocks() {
             Some((_, latest)) if last > latest.saturating_add(CLOCK_BOUND_MS) => latest,
             Some((reached, _)) => last.max(reached),
-            // A leader that has the promises of a quorum knows its clocks.
+            // A leader with the promises of a quorum knows its clocks.
             None => last,
         }
     }
@@ -52,7 +52,7 @@ impl Zab {
         self.epoch_writes += 1;
         let (damage, ensemble, last_stamp) = (self.damage, self.ensemble, self.last_stamp);
         let accepted = if is_on(Mutant::PromiseNotKept) { current } else { accepted };
-        // What is not durable here may be gone after a crash, though it is committed.
+        // A committed entry that is not durable here may be gone after a crash.
         let committed = self.committed.min(self.durable);
         self.out.push_back(Output::PersistEpochs {
             accepted,
@@ -78,7 +78,8 @@ impl Zab {
         }
     }
 
-    /// Asks for a leader. An election is about the log as it will be after a crash, so the disk comes to rest first.
+    /// Starts an election. The candidacy must describe the log after a crash, so the disk has to be
+    /// idle first.
     pub(super) fn elect(&mut self) {
         if matches!(self.role, Role::Looking { asked: false })
             && self.disk_ops == 0
@@ -92,7 +93,7 @@ impl Zab {
         }
     }
 
-    /// Whether this server lets itself be elected.
+    /// Whether this server stands for election.
     pub(super) fn stands(&self) -> bool {
         !self.damage().is_some() && self.leaving == Leaving::No
     }
@@ -122,8 +123,9 @@ impl Zab {
         }
     }
 
-    /// Goes on with [`Input::Leave`]. A leader hands over when a server that can lead has the whole log: then all others
-    /// agree on the next leader at once, and nothing but a moment is lost.
+    /// Continues [`Input::Leave`]. A leader hands over once a server that can lead has the whole log.
+    /// Then all others agree on the next leader at once, and the ensemble is without a leader only for
+    /// a moment.
     pub(super) fn leave(&mut self) {
         match (self.leaving, &self.role) {
             (Leaving::No | Leaving::Done, _) => return,
@@ -145,7 +147,7 @@ impl Zab {
         self.out.push_back(Output::Left);
     }
 
-    /// Whether a leader gives new entries a place. Before it hands over its log has to come to rest.
+    /// Whether a leader accepts new entries. Before it hands over, its log has to come to rest.
     pub(crate) fn orders(&self) -> bool {
         self.leaving != Leaving::Asked
     }

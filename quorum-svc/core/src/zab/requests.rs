@@ -44,7 +44,8 @@ impl Zab {
                     self.refuse(ticket, Refusal::TooLarge);
                     return;
                 }
-                // By what waits already: a write that fits alone is not kept out by small ones, however often it comes again.
+                // Only earlier writes count. So small writes do not keep out a large one that fits
+                // alone, however often they come.
                 if self.pending.len() >= self.config.requests_max
                     || self.pending.bytes() >= self.config.request_bytes_max
                 {
@@ -81,7 +82,7 @@ impl Zab {
                 _ => self.report(report),
             },
             Request::Confirm { to, epoch, report } => {
-                // One of an earlier reign was counted by what that reign knew.
+                // A report of an earlier reign was counted with that reign's knowledge.
                 if epoch == self.current {
                     self.leader_confirm(to, report);
                 }
@@ -97,7 +98,7 @@ impl Zab {
         }
     }
 
-    /// From now on writes make progress: sends what had to wait, in its order.
+    /// Sends the parked requests in their order: from now on writes make progress.
     pub(crate) fn resume_requests(&mut self) {
         for ticket in self.pending.take_overtaken() {
             self.refuse(ticket, Refusal::Full);
@@ -113,7 +114,8 @@ impl Zab {
         tickets.into_iter().for_each(|ticket| self.ask_barrier(ticket));
     }
 
-    /// A leader that still had its quorum after the barrier was asked had committed up to `zxid`.
+    /// Answers a barrier. The leader had committed everything up to `zxid`, and has confirmed its
+    /// quorum since the request.
     pub(crate) fn answer_barrier(&mut self, ticket: Ticket, zxid: Zxid) {
         if self.barriers.unanswered.remove(&ticket).is_some() {
             self.barriers.answered.push((zxid, ticket));
@@ -154,7 +156,7 @@ impl Zab {
         self.out.push_back(Output::Tell(FeedItem::Refused { ticket, why }));
     }
 
-    /// A snapshot took the place of entries that may have contained our writes.
+    /// Reports the pending writes as lost: a snapshot replaced entries that may have contained them.
     pub(crate) fn lose_pending(&mut self) {
         let lost = self.pending.take_all();
         self.out.extend(lost.into_iter().map(|ticket| Output::Tell(FeedItem::Lost { ticket })));
@@ -164,7 +166,7 @@ impl Zab {
         self.order(Origin { peer: self.config.me, ticket: s.ticket }, s.payload, s.trace);
     }
 
-    /// Gives a write its place in the order. The leader of an established epoch only.
+    /// Appends a write to the order. Only the leader of an established epoch calls it.
     pub(crate) fn order(&mut self, origin: Origin, payload: Bytes, trace: Trace) {
         let Some(zxid) = self.next_place() else { return };
         let time_ms = self.stamp();
@@ -176,14 +178,15 @@ impl Zab {
         self.push_entry(Entry { zxid, time_ms, origin: Some(origin), body: Body::Store(payload), trace });
     }
 
-    /// The place behind the last entry. `None` if the epoch has none left: then this server leads no more.
+    /// The next position in the log. Without one left in the epoch, this server gives up leadership and
+    /// returns `None`.
     pub(crate) fn next_place(&mut self) -> Option<Zxid> {
         let last = self.history.last();
         let next = last.next().filter(|zxid| zxid.counter() <= self.config.counter_max);
         let over = last.epoch().next().filter(|_| is_on(Mutant::CounterRunsOver)).map(Zxid::marker);
         let place = next.or(over);
         if place.is_none() {
-            // S27: the next epoch has room again; the write waits for it like any other in an election.
+            // S27: the next epoch has positions again. The write waits for it as for any election.
             self.look("the epoch's counter is used up");
         }
         place

@@ -41,8 +41,8 @@ fn config(voters: impl IntoIterator<Item = u32>) -> Config {
     }
 }
 
-/// Two voters lost everything and started anew before the third was there. Its log would be cut back to the marker, which
-/// both reigns have.
+/// Two voters lost everything and started anew before the third connected. They would cut its log back
+/// to the marker, which both reigns have.
 #[test]
 fn b02_what_the_store_has_or_was_told_is_not_cut_off_the_log_for_an_ensemble_that_was_started_anew() {
     let z = |counter| Zxid::new(Epoch(1), counter);

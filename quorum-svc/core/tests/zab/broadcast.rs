@@ -1,4 +1,4 @@
-//! Writes in their order: S19 to S21, S23.
+//! Order of writes: S19 to S21, S23.
 
 use api::ports::Role;
 use api::{Entry, Zxid};
@@ -38,7 +38,7 @@ fn s19_proposals_go_out_acks_come_in_and_commits_follow_in_order() {
 #[test]
 fn s19_what_is_ahead_commits_only_with_what_is_before_it() {
     let mut w = established(3, 0);
-    // Each follower's link is a queue, so an ack of n includes n-1; here the first entry has reached no
+    // Each follower's link is a queue, so an ack of n includes n-1. Here the first entry has reached no
     // follower.
     w.hold(3, 1);
     w.hold(3, 2);
@@ -102,7 +102,7 @@ fn s20_three_of_five_down_nothing_is_acknowledged_nothing_lost() {
 #[test]
 fn s21_a_slow_learner_delays_no_other_server() {
     let mut w = established(3, 1);
-    // One does not read, one has a disk that hangs.
+    // One follower does not read, another has a disk that hangs.
     w.hold(3, 1);
     w.nodes.get_mut(&4).unwrap().disk.held = true;
     for i in 0..50 {
@@ -182,7 +182,7 @@ fn a_purge_does_not_disturb_the_broadcast() {
     assert!(w.nodes[&3].base >= z(1, 7));
     assert_eq!(w.core(3).history().base(), w.nodes[&3].base);
     assert!(w.nodes.values().all(|n| n.applied == z(1, 9)));
-    // And a server without anything is helped by the snapshot.
+    // The snapshot also helps a server without any data.
     w.preload(1, Zxid::ZERO, &[]);
     w.crash(1);
     w.restart(1);
@@ -193,7 +193,7 @@ fn a_purge_does_not_disturb_the_broadcast() {
     assert!(w.nodes[&1].base > Zxid::ZERO && last.is_none_or(|e| e.zxid == z(1, 9)));
 }
 
-/// Its followers are healthy and commit without it.
+/// The followers are healthy and commit without the leader.
 #[test]
 fn a_leader_whose_disk_hangs_makes_room_for_another_and_comes_back() {
     let mut w = established(3, 0);
@@ -201,7 +201,7 @@ fn a_leader_whose_disk_hangs_makes_room_for_another_and_comes_back() {
     let before = w.submit(1, "while it hangs");
     w.run(SYNC_LIMIT + 3 * PING);
     assert_eq!(w.role(3), Role::Looking, "it orders nothing that could come to an end");
-    // It stands in no election before its disk is at rest.
+    // It stands in no election before its disk is idle.
     assert!(w.nodes[&3].candidate.is_none());
     w.fair_election();
     w.settle();
@@ -217,7 +217,7 @@ fn a_leader_whose_disk_hangs_makes_room_for_another_and_comes_back() {
     assert!(w.serving(3) && w.log(3) == w.log(1));
 }
 
-/// A follower's clients go to another node instead of waiting with it.
+/// A follower's clients go to another node and do not wait for its disk.
 #[test]
 fn a_follower_with_a_hanging_disk_stops_serving_and_delays_no_other_server() {
     let mut w = established(3, 0);
@@ -227,7 +227,7 @@ fn a_follower_with_a_hanging_disk_stops_serving_and_delays_no_other_server() {
     assert!(!w.serving(1) && w.serving(2) && w.serving(3));
 }
 
-/// With slow disks everywhere another leader would be no better.
+/// If all disks are slow, another leader would be no better.
 #[test]
 fn where_all_disks_hang_the_leader_stays() {
     let mut w = established(3, 0);

@@ -1,4 +1,5 @@
-//! When learners are told what is committed: at once if they wait for it, else with the next proposal or after a moment.
+//! When learners hear of a commit: at once if they wait for it, else with the next proposal or after a
+//! short delay.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ fn established(voters: u32, observers: u32) -> World {
     w
 }
 
-/// What the leader has sent to one server of what begins so.
+/// The messages of the leader to one server that begin with `word`.
 fn sent(w: &World, to: u32, word: &str) -> Vec<String> {
     let sent = w.trace.iter().filter(|(from, t, text)| (*from, *t) == (3, to) && text.starts_with(word));
     sent.map(|(_, _, text)| text.clone()).collect()
@@ -55,7 +56,7 @@ fn a_learner_whose_write_it_is_hears_of_it_at_once() {
     w.settle();
     assert_eq!(w.answer(1, ticket), Some(Answer::Applied));
     assert_eq!(w.nodes[&2].applied, z(1, 0), "it does not wait for it");
-    // Also if its write is not the last one.
+    // Also if the learner's write is not the last one.
     w.lazy = true;
     let tickets = [w.submit(1, "b"), w.submit(2, "c"), w.submit(3, "d")];
     w.lazy = false;

@@ -1,4 +1,4 @@
-//! A server that has lost a part of its log and knows it.
+//! A server that knows that it lost a part of its log.
 
 use api::ports::Role;
 
@@ -6,7 +6,7 @@ use crate::disk::Stored;
 use crate::world::{INIT_LIMIT, World, z};
 use invariants::Answer;
 
-/// Servers 2 and 3 have committed something that server 1 lacks; then server 2 loses it.
+/// Servers 2 and 3 have committed an entry that server 1 lacks; then server 2 loses it.
 fn damaged() -> World {
     let mut w = World::new(3, 0);
     w.elect_all(3);
@@ -31,7 +31,7 @@ fn a_damaged_log_heals_from_the_leader_and_its_server_counts_again() {
     w.settle();
     assert_eq!(w.log(2), w.log(3));
     assert!(w.serving(2) && !w.nodes[&2].disk.stored.damage.is_some());
-    // It stands and counts: without it there is no quorum now.
+    // Server 2 stands for election and counts: without it there is no quorum now.
     w.crash(1);
     let ticket = w.submit(3, "d");
     w.settle();
@@ -41,8 +41,8 @@ fn a_damaged_log_heals_from_the_leader_and_its_server_counts_again() {
     assert!(w.nodes[&2].candidate.unwrap().is_some());
 }
 
-/// A paused leader is deposed, and the others follow a new leader. A follower of the new leader loses its
-/// disk, and with it its promise: its ack must not let the deposed leader commit.
+/// A paused leader is deposed, and the others follow a new leader. A follower of the new leader loses
+/// its disk, and its promise with it. Its ack must not let the deposed leader commit.
 #[test]
 fn a_server_that_lost_its_promise_is_of_no_use_to_a_deposed_leader() {
     deposed(|w, _| {
@@ -51,7 +51,7 @@ fn a_server_that_lost_its_promise_is_of_no_use_to_a_deposed_leader() {
     });
 }
 
-/// The same, but that it has got an older copy of its disk in place of an empty one.
+/// The same, but the server gets an older copy of its disk and not an empty one.
 #[test]
 fn f15_a_server_whose_promise_was_put_back_is_of_no_use_to_a_deposed_leader() {
     deposed(|w, before| {
@@ -67,7 +67,7 @@ fn deposed(lose: impl FnOnce(&mut World, Stored)) {
     w.settle();
     let before = w.copy(1);
     for other in [1, 2] {
-        // No message gets through, and server 3 does not learn that the others have left it.
+        // No message arrives, and server 3 does not learn that the others have left it.
         w.hold(3, other);
         w.hold(other, 3);
         w.input(other, quorum_core::Input::Disconnected { conn: w.link(other, 3) });
@@ -99,7 +99,7 @@ fn deposed(lose: impl FnOnce(&mut World, Stored)) {
     assert!(w.ids().into_iter().all(|id| w.serving(id)));
 }
 
-/// If every quorum contains the leader, no other server has to confirm that it leads.
+/// If every quorum contains the leader, no other server has to confirm its leadership.
 #[test]
 fn a_server_that_lost_its_disk_comes_back_to_the_only_one_that_can_lead() {
     let mut w = World::of(&[Some(0), Some(0), Some(1)]);
@@ -119,7 +119,7 @@ fn a_server_that_lost_its_disk_comes_back_to_the_only_one_that_can_lead() {
 
 #[test]
 fn the_promise_of_a_server_with_a_hole_makes_no_quorum() {
-    // Only 3 has everything that was committed. Together, 1 and 2 could undo it.
+    // Only server 3 has all committed entries. Servers 1 and 2 together could undo them.
     let mut w = damaged();
     w.crash(3);
     w.restart(1);
@@ -148,7 +148,7 @@ fn the_promise_of_a_server_with_a_hole_makes_no_quorum() {
 fn a_server_stays_damaged_over_restarts_until_it_has_synchronised() {
     let mut w = damaged();
     w.restart(2);
-    // It promises a new epoch, which proves nothing, and its log stays as it is.
+    // Server 2 promises a new epoch, which proves nothing, and its log stays unchanged.
     w.restart(1);
     w.settle();
     w.elect(1, &[1, 2]);
@@ -163,7 +163,7 @@ fn a_server_stays_damaged_over_restarts_until_it_has_synchronised() {
 
 #[test]
 fn a_damaged_log_that_ends_later_than_the_leaders_deposes_no_leader() {
-    // Server 3 alone has a tail of an old epoch, and lost something before it: it can never lead.
+    // Server 3 alone has a tail of an old epoch, and has lost an earlier part. It can never lead.
     let mut w = World::new(3, 0);
     w.preload(1, z(0, 0), &[(1, 2)]);
     w.preload(2, z(0, 0), &[(1, 2)]);
@@ -232,7 +232,7 @@ fn f15_a_leader_steps_down_when_it_learns_of_its_older_copy() {
         assert!(!w.nodes[&told].disk.stored.damage.is_some());
         w.elect_all(3);
     }
-    // Again, while it is being given everything.
+    // Again, during its synchronisation.
     w.crash(2);
     w.restart(2);
     w.settle();
@@ -246,7 +246,7 @@ fn f15_a_leader_steps_down_when_it_learns_of_its_older_copy() {
     assert!(w.serving(2));
 }
 
-/// The server knows that it has lost something, so it counts only when no absent voter could have more.
+/// The server knows of its loss, so it counts only when no absent voter could have more.
 #[test]
 fn f14_an_empty_directory_that_others_have_met_counts_only_when_all_are_there() {
     let mut w = World::new(3, 0);
@@ -265,7 +265,7 @@ fn f14_an_empty_directory_that_others_have_met_counts_only_when_all_are_there() 
     assert!(w.ids().into_iter().all(|id| w.serving(id)));
 }
 
-/// The same with two voters: there is no other way to begin.
+/// The same with two voters, where no other start is possible.
 #[test]
 fn f14_an_ensemble_of_two_begins_anew_with_an_empty_directory_that_was_met() {
     let mut w = World::new(2, 0);
@@ -278,8 +278,8 @@ fn f14_an_ensemble_of_two_begins_anew_with_an_empty_directory_that_was_met() {
     assert!(w.serving(1) && w.serving(2));
 }
 
-/// Five voters. "b" is on 1, 4 and 5. Server 1 is restored to an older copy without "b", promises to 2, and
-/// gets the report only then. Its earlier promise must not complete the quorum.
+/// Five voters. "b" is on 1, 4 and 5. Server 1 is restored to an older copy without "b" and promises to
+/// 2. Only then does it get the report. Its earlier promise must not complete the quorum.
 #[test]
 fn f15_a_promise_that_is_taken_back_does_not_count() {
     let mut w = World::new(5, 0);
@@ -303,7 +303,7 @@ fn f15_a_promise_that_is_taken_back_does_not_count() {
     w.hold(2, 3);
     w.elect(2, &[1, 2, 3]);
     w.settle();
-    // Leader 2 has the promise of 1, and waits for that of 3.
+    // Leader 2 has the promise of server 1, and waits for that of server 3.
     w.input(1, quorum_core::Input::RolledBack { note: true });
     w.settle();
     w.elect(2, &[1]);
@@ -323,8 +323,8 @@ fn f15_a_promise_that_is_taken_back_does_not_count() {
     assert!([1, 2, 3, 4].into_iter().all(|id| w.serving(id)));
 }
 
-/// One of three is down; another finds its log damaged and is back while the leader still leads. It has kept its promises, so
-/// nothing is to be doubted.
+/// One of three is down. Another finds its log damaged and is back while the leader still leads. It has
+/// kept its promises, so the leader has no doubts about it.
 #[test]
 fn f9_a_damaged_log_heals_from_a_leader_without_other_learners() {
     let mut w = World::new(3, 0);

@@ -1,4 +1,4 @@
-//! A modelled disk and log thread: operations wait in a queue, and what has not been carried out is lost in a crash.
+//! A model of disk and log thread: operations wait in a queue, and a crash loses the unfinished ones.
 
 use std::collections::VecDeque;
 
@@ -12,11 +12,11 @@ pub(crate) struct Stored {
     pub(crate) accepted: Epoch,
     pub(crate) current: Epoch,
     pub(crate) base: Zxid,
-    /// The feature level there.
+    /// The feature level at `base`.
     pub(crate) level: Option<Level>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) snapshots: Vec<Zxid>,
-    /// Entries that it had were lost, and it has not synchronised since.
+    /// Lost data that no synchronisation has restored.
     pub(crate) damage: Damage,
     pub(crate) last_stamp: Stamp,
     pub(crate) ensemble: Option<EnsembleId>,
@@ -50,8 +50,8 @@ impl Stored {
         levels
     }
 
-    /// `trust_log`: an entry of an epoch proves that the whole start of that epoch is there, so a shell may take the
-    /// current epoch from the log.
+    /// `trust_log`: an entry of an epoch proves that the log has the whole start of that epoch. So a
+    /// shell may take the current epoch from the log.
     pub(crate) fn durable(&self, trust_log: bool) -> Durable {
         let from_log = if trust_log { self.last().epoch() } else { Epoch(0) };
         Durable {
@@ -89,12 +89,12 @@ pub(crate) enum Op {
 pub(crate) struct Disk {
     pub(crate) stored: Stored,
     pub(crate) queue: VecDeque<Op>,
-    /// Nothing is carried out while this is set.
+    /// The disk carries out nothing while this is set.
     pub(crate) held: bool,
 }
 
 impl Disk {
-    /// Carries out the next operation; an append together with all appends after it.
+    /// Carries out the next operation. An append takes all directly following appends along.
     pub(crate) fn step(&mut self) -> Option<Input> {
         let op = self.queue.pop_front()?;
         let append = matches!(op, Op::Append(_));
@@ -114,7 +114,8 @@ impl Disk {
                     assert!(e.zxid.follows(s.last()), "I14: {} appended behind {}", e.zxid, s.last());
                     s.entries.push(e);
                 }
-                // The log may be ahead of the current epoch while a synchronisation is under way, never of a promise.
+                // The log may be ahead of the current epoch during a synchronisation, but never ahead
+                // of a promise.
                 assert!(s.last().epoch() <= s.accepted, "I9: {} without a promise", s.last());
                 Input::Persisted { upto: s.last() }
             }
@@ -146,7 +147,7 @@ impl Disk {
             }
             Op::Purge(upto) => {
                 assert!(s.snapshots.iter().any(|&z| z >= upto && s.has(z)), "purged what no snapshot covers");
-                // Whole segments go: here, such that end with an odd counter.
+                // The purge removes whole segments: in this model they end with an odd counter.
                 let base =
                     s.entries.iter().rev().map(|e| e.zxid).find(|z| *z <= upto && z.counter() % 2 == 1);
                 let base = base.unwrap_or(s.base);
@@ -157,8 +158,8 @@ impl Disk {
         }
     }
 
-    /// Power is lost after `ops` more operations and `entries` of the next append reached the disk,
-    /// unreported.
+    /// Power fails after `ops` more operations and `entries` of the next append have reached the disk
+    /// without a report.
     pub(crate) fn crash(&mut self, ops: usize, entries: usize) {
         for _ in 0..ops.min(self.queue.len()) {
             let op = self.queue.pop_front().unwrap();

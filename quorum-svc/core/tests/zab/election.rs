@@ -1,4 +1,4 @@
-//! Leaving and entering roles: S6, S7, S8, S10, S27, and how an epoch is agreed upon.
+//! Leaving and entering roles (S6, S7, S8, S10, S27), and agreement on an epoch.
 
 use std::time::Duration;
 
@@ -20,14 +20,14 @@ fn s6_a_leader_without_its_quorum_looks() {
     let mut w = World::new(3, 0);
     w.elect_all(3);
     assert_eq!((w.role(3), w.serving(3)), (Role::Leading, true));
-    // Silence, not an end of the connection: only the time-out shows it.
+    // Silence without the end of a connection: only the time-out reveals it.
     for follower in [1, 2] {
         w.hold(3, follower);
         w.hold(follower, 3);
     }
     w.run(SYNC_LIMIT * 2);
     assert!([1, 2, 3].iter().all(|&id| w.role(id) == Role::Looking));
-    // And all of them ask for a new leader, although nothing else happens to them.
+    // All of them ask for a new leader without any other event.
     assert!(w.nodes.values().all(|n| n.candidate.is_some()));
 }
 
@@ -55,7 +55,7 @@ fn s6_a_follower_without_its_leader_looks_and_the_minority_gets_nowhere() {
     w.settle();
     assert_eq!(w.role(1), Role::Looking);
     assert!(w.serving(3) && w.serving(2), "the majority goes on");
-    // Even if an election misleads it.
+    // Even if an election names it the leader.
     w.elect(1, &[1]);
     w.run(INIT_LIMIT * 2);
     assert_eq!(w.role(1), Role::Looking);
@@ -132,8 +132,8 @@ fn s10_each_reign_raises_the_epoch_by_one_and_restarts_the_counter() {
 #[test]
 fn s10_learners_that_came_before_the_election_ended_raise_the_epoch_once() {
     let mut w = World::new(5, 0);
-    // All followers learn of the leader first, and have sent their accepted epochs when the leader learns
-    // that it leads.
+    // All followers learn of the leader first. They have sent their accepted epochs before the leader
+    // learns of its election.
     w.elect(5, &[1, 2, 3, 4]);
     w.settle();
     w.elect_all(5);
@@ -186,12 +186,12 @@ fn two_leaders_that_propose_one_epoch_do_not_both_get_it() {
     w.break_links(2, 5);
     w.crash(2);
     w.restart(2);
-    // Server 4 does not know that, nor does its quorum.
+    // Neither server 4 nor its quorum knows of that.
     w.elect(4, &[2, 3, 4]);
     w.settle();
     assert!(w.serving(4) && w.serving(2) && w.serving(3));
     assert_eq!((w.status(4).epoch, w.role(5)), (Epoch(1), Role::Leading));
-    // A server that promised epoch 1 to server 4 does not promise it to server 5 as well.
+    // A server that promised epoch 1 to server 4 does not promise it to server 5.
     w.break_links(2, 4);
     w.elect(5, &[2]);
     w.settle();
@@ -247,7 +247,7 @@ fn a_learner_whose_epochs_are_used_up_harms_only_itself() {
 
 #[test]
 fn no_server_learns_from_itself() {
-    // Two servers with one id by mistake: its acks must not count twice.
+    // Two servers have the same id by mistake: the acks of the second must not count twice.
     let mut w = World::new(3, 0);
     w.crash(2);
     w.elect_all(3);
@@ -289,7 +289,7 @@ fn an_answer_to_an_older_attempt_to_connect_is_not_taken_for_the_new_leader() {
     w.hold(1, 2);
     w.elect(2, &[1, 2, 3]);
     w.settle();
-    // Server 3 answers at last, but server 1 follows another leader now.
+    // Server 3 answers at last, but server 1 already follows another leader.
     w.release(1, 3);
     w.settle();
     assert_eq!(w.status(1).leader, Some(PeerId(2)));
@@ -301,7 +301,7 @@ fn an_answer_to_an_older_attempt_to_connect_is_not_taken_for_the_new_leader() {
 #[test]
 fn s27_a_log_that_ends_at_the_last_counter_goes_on_in_a_new_epoch() {
     let mut w = World::new(3, 0);
-    // The way there takes four billion writes; the unit tests of `zab` cover the step itself.
+    // Reaching the limit takes four billion writes; the unit tests of `zab` cover the step itself.
     w.preload(1, z(5, 3), &[(5, 3)]);
     w.preload(2, z(5, 3), &[(5, 3)]);
     w.preload(3, z(5, 3), &[(5, 3)]);
@@ -350,7 +350,7 @@ fn the_logs_time_does_not_go_back_for_clocks_that_differ_a_little() {
     w.submit(2, "b");
     w.settle();
     assert!(times(&w).is_sorted() && w.ghost.entries().len() == 4, "{:?}", times(&w));
-    // Also across a restart.
+    // The order also holds after a restart.
     for id in [1, 2] {
         w.crash(id);
         w.restart(id);
@@ -371,7 +371,7 @@ fn b15_a_clock_that_is_wrong_alone_does_not_move_the_logs_time() {
         w.submit(3, "a");
         w.settle();
         assert_eq!(w.ghost.entries().len(), 2);
-        // When the marker is stamped the leader knows two clocks, and not which of the two is right.
+        // At the time of the marker the leader knows two clocks, and not which one is right.
         let [marker, entry] = times(&w)[..] else { panic!("{:?}", times(&w)) };
         assert!(marker <= entry && (1_000_000..1_010_000).contains(&entry), "{wrong}: {marker}, {entry}");
         let offset = w.core(3).clock_offset_ms().unwrap();
@@ -387,7 +387,7 @@ fn b15_a_log_that_was_stamped_far_ahead_comes_back_to_the_clocks_of_a_quorum() {
         ids.iter().for_each(|id| w.nodes.get_mut(id).unwrap().wall_ms += by);
     };
     let last = |w: &World| *times(w).last().unwrap();
-    // While it leads, and after a restart with the right time.
+    // During the reign, and after a restart with the right time.
     for restart in [false, true] {
         let mut w = World::new(3, 0);
         shift(&mut w, &[1, 2, 3], CENTURY);
@@ -430,7 +430,7 @@ fn b15_times_of_older_entries_do_not_move_the_logs_time() {
     w.run(2 * PING);
     w.submit(3, "b");
     w.settle();
-    // The clocks of others are a little behind when server 1 comes back, and when it takes part in an election.
+    // The other clocks are slightly behind when server 1 returns and when it takes part in an election.
     for leader in [3, 2] {
         shift(&mut w, -500);
         if leader == 3 {

@@ -1,4 +1,5 @@
-//! Peers that send anything at all: the core drops the connection or accepts the message, and never panics.
+//! Peers that send arbitrary messages: the core drops the connection or accepts the message, and never
+//! panics.
 
 use api::peer::{Damage, Submission, ToLeader, ToLearner};
 use api::ports::{Refusal, Request, Room};
@@ -139,7 +140,7 @@ fn to_learner() -> impl Strategy<Value = ToLearner> {
 
 #[derive(Clone, Debug)]
 enum Event {
-    /// Any message, or one that fits the core's last output, so that it passes the first check.
+    /// Any message, or one that fits the core's last output and so passes the first check.
     Leader(ToLearner, bool),
     Learner(u32, ToLeader, bool),
     Connect(u32),
@@ -163,7 +164,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// One core and its disk, among peers that send anything.
+/// One core and its disk among peers that send arbitrary messages.
 struct Alone {
     core: Zab,
     disk: Vec<Input>,

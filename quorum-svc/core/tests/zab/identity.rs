@@ -1,4 +1,4 @@
-//! Servers that belong together, and entries that are never cut back.
+//! Membership of an ensemble, and entries that are never cut off.
 
 use api::ports::Role;
 use api::{EnsembleId, Zxid};
@@ -6,7 +6,8 @@ use api::{EnsembleId, Zxid};
 use crate::world::{INIT_LIMIT, World, z};
 use invariants::Answer;
 
-/// Server 3 led the first epoch, gave the ensemble an id, and died before any other server had it.
+/// Server 3 led the first epoch, gave the ensemble an id, and crashed before any other server had that
+/// id.
 fn half_started() -> World {
     let mut w = World::new(3, 0);
     w.preload(3, Zxid::ZERO, &[(1, 0)]);
@@ -47,7 +48,7 @@ fn b01_a_server_whose_first_start_came_to_nothing_takes_over_the_id_of_the_other
     assert_eq!(ensembles(&w), [Some(EnsembleId(2)); 3]);
     assert!(w.ids().into_iter().all(|id| w.serving(id)));
     assert_eq!(w.answer(2, ticket), Some(Answer::Applied));
-    // Now it counts.
+    // Now server 1 counts.
     w.crash(1);
     w.submit(2, "b");
     w.settle();
@@ -117,8 +118,8 @@ fn b02_a_server_without_the_committed_entries_does_not_lead() {
     assert!(w.log(1).contains(&z(1, 3)));
 }
 
-/// A stranger of the same name came while the ensemble had no id: it reported older copies to all servers but
-/// one.
+/// A stranger of the same name connected while the ensemble had no id. It reported older copies to all
+/// servers but one.
 #[test]
 fn b01_servers_with_false_reports_before_the_first_write_begin_when_all_are_there() {
     let mut w = World::new(3, 0);

@@ -12,7 +12,7 @@ fn a_leader_that_leaves_hands_over_and_no_write_is_lost_or_refused() {
     w.elect_all(3);
     let before = w.submit(3, "before");
     w.leave(3);
-    // Its log comes to rest first; what arrives meanwhile waits where it was asked.
+    // Its log comes to rest first. New requests wait on the server that accepted them.
     let own = w.submit(3, "own");
     let forwarded = w.submit(1, "forwarded");
     let observed = w.submit(4, "observed");
@@ -42,8 +42,8 @@ fn a_leader_that_has_handed_over_rejects_late_learners() {
     w.leave(3);
     w.settle();
     assert_eq!((w.role(3), w.nodes[&3].left), (Role::Looking, false));
-    // Their elections took this from server 3, whose election did not know yet that its quorum has stepped
-    // down.
+    // Their elections got this result from server 3, whose election did not yet know that its quorum
+    // had stepped down.
     w.elect(3, &[1, 2]);
     w.settle();
     for id in [1, 2] {
@@ -66,7 +66,7 @@ fn a_leader_waits_until_a_voter_that_can_lead_has_everything() {
     w.leave(5);
     w.settle();
     assert_eq!((w.role(5), w.nodes[&5].left), (Role::Leading, false));
-    // A single server has it: not committed yet.
+    // Only one other server has the entry, so it is not committed yet.
     w.release(5, 1);
     w.settle();
     assert_eq!((w.role(5), w.nodes[&5].left), (Role::Leading, false));

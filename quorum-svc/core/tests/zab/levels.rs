@@ -1,4 +1,5 @@
-//! The feature level: the rules for raising it, the rules for following at it, and its place in the log.
+//! The feature level: the rules for raising it, the rules for following at it, and its position in the
+//! log.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ fn knowing(max: u32) -> Levels {
     Levels::new(Level(1), Level(max)).unwrap()
 }
 
-/// Three voters and an observer with these builds, serving under 3.
+/// Three voters and an observer with these builds; server 3 leads.
 fn ensemble(max: [u32; 4]) -> World {
     let mut w = World::new(3, 1);
     for (id, max) in (1..).zip(max) {
@@ -23,7 +24,7 @@ fn ensemble(max: [u32; 4]) -> World {
     w
 }
 
-/// A server stops, and is started again with a build that knows the levels up to `max`.
+/// Restarts a server with a build that knows the levels up to `max`.
 fn swap(w: &mut World, id: u32, max: u32) {
     if w.up(id) {
         w.crash(id);
@@ -54,7 +55,7 @@ fn a_new_ensemble_begins_at_the_greatest_level_known_to_all_present_servers() {
         let w = ensemble(max);
         assert_eq!([1, 2, 3, 4].map(|id| level(&w, id)), [begins; 4], "{max:?}");
     }
-    // 1 and 3 have begun before 2 is there.
+    // Servers 1 and 3 start before server 2 connects.
     let w = ensemble([3, 2, 3, 3]);
     assert_eq!([1, 2, 3, 4].map(|id| level(&w, id)), [3, 0, 3, 3]);
 }
@@ -110,7 +111,7 @@ fn it_is_not_raised_while_a_member_is_away_or_too_old_be_it_an_observer() {
     assert_eq!(answer(&w, 3), Ok(Level(2)));
 }
 
-/// Asked where there is no leader, or where it is lost before the answer: to be asked again.
+/// The request meets no leader, or the leader is lost before the answer. The client has to repeat it.
 #[test]
 fn raising_the_level_without_a_leader_asks_for_a_retry() {
     let mut w = World::new(3, 0);
@@ -125,7 +126,7 @@ fn raising_the_level_without_a_leader_asks_for_a_retry() {
     assert!(matches!(answer(&w, 1), Err(LevelRefusal::Unavailable(_))));
 }
 
-/// An older binary has replaced the present one, unnoticed by the ensemble.
+/// An older binary has replaced the present one without the ensemble's knowledge.
 #[test]
 fn a_server_that_does_not_know_the_level_cannot_join_and_the_others_go_on() {
     let mut w = ensemble([2, 2, 2, 2]);
@@ -149,7 +150,7 @@ fn an_uncommitted_level_is_cut_off_with_its_entry() {
     w.settle();
     w.elect_all(3);
     w.settle();
-    // It gets no further than the disk of the leader.
+    // The entry gets no further than the leader's disk.
     for other in [1, 2, 4] {
         w.hold(3, other);
     }

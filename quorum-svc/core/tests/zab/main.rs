@@ -1,5 +1,6 @@
-//! The core under scripts and under chance: several servers, modelled disks and links, and the invariants of ZAB checked
-//! after every step. `S` numbers are those of the scenarios in the design notes, `I` numbers its invariants.
+//! Tests of the core under scripts and under random events: several servers, modelled disks and links.
+//! The invariants of ZAB are checked after every step. `S` numbers are scenarios of the design notes,
+//! `I` numbers are its invariants.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod broadcast;

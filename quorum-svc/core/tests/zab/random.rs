@@ -1,8 +1,10 @@
-//! Ensembles under chance: messages wait, links break, servers crash and lose what is not durable, disks hang, elections
-//! go wrong. The invariants are checked at every step (in `world`, by the crate `invariants`); at the end the faults stop, and then
-//! everything has to come to rest with one log everywhere and every request answered.
+//! Ensembles under random events: messages wait, links break, servers crash and lose what is not
+//! durable, disks hang, elections fail. Every step checks the invariants (in `world`, by the crate
+//! `invariants`). At the end the faults stop. Then all servers must come to rest with one log, and
+//! every request must have an answer.
 //!
-//! `ZAB_SEEDS=50000 cargo test --release -p quorum-core --test zab random` tries more; `ZAB_SEED=77` one of them.
+//! `ZAB_SEEDS=50000 cargo test --release -p quorum-core --test zab random` runs more seeds,
+//! `ZAB_SEED=77` runs one.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -34,7 +36,7 @@ fn random_schedules_keep_every_invariant() {
             }
         }
     }
-    // A run in which nothing happens proves nothing.
+    // A run without events proves nothing.
     if seeds.end - seeds.start >= 300 {
         assert!(seen.commits > 1000 && seen.reigns > 300, "{seen:?}");
         assert!(seen.truncs > 10 && seen.snaps > 10 && seen.barriers > 100 && seen.refused > 10, "{seen:?}");
@@ -80,7 +82,7 @@ fn run(seed: u64) -> Seen {
     let observers = u32::try_from(dice.index(3)).unwrap();
     let requests_max = [4, 100][dice.index(2)];
     let mut w = World::with_limit(voters, observers, requests_max);
-    // In some runs longer than pings are apart.
+    // In some runs the delay is longer than the ping interval.
     w.delay_commits([Duration::ZERO, COMMIT_DELAY, 2 * PING][seed as usize % 3]);
     w.batch = 1 + dice.index(4);
     let skewed = dice.percent(50);
@@ -144,14 +146,14 @@ fn step(w: &mut World, dice: &mut Chance, faults: u64) {
                 w.crash_with(id, ops, entries);
             }
             8 if w.up(id) => w.leave(id),
-            // The disk loses the end of its log, which the server notices.
+            // The disk loses the end of its log, and the server notices.
             9 if !w.up(id) && w.can_spare(id) => {
                 let keep = dice.pick(&w.log(id)).unwrap_or_default();
                 w.damage(id, keep);
             }
             2 if id != other => w.block(id, other),
             3 => w.hold(id, other),
-            // Its messages reach no other server: if it leads, its log gets a tail of its own.
+            // Its messages reach no other server. If it leads, its log gets a tail of its own.
             4 if w.up(id) => {
                 ids.iter().for_each(|&other| w.hold(id, other));
                 w.submit(id, "unheard");
@@ -173,7 +175,7 @@ fn step(w: &mut World, dice: &mut Chance, faults: u64) {
     }
 }
 
-/// The best of some quorum wins, and some servers learn of it; now and then another server wins.
+/// The best candidate of some quorum wins, and some servers learn of it. Sometimes another server wins.
 fn election(w: &mut World, dice: &mut Chance) {
     let looking: Vec<u32> =
         w.ids().into_iter().filter(|&id| w.up(id) && w.nodes[&id].candidate.is_some()).collect();
@@ -187,7 +189,7 @@ fn election(w: &mut World, dice: &mut Chance) {
     } else if w.config.ensemble.is_quorum(&quorum) {
         (best, quorum.iter().map(|p| p.0).collect())
     } else {
-        // Servers that start to look later find a leader.
+        // Servers that begin their election later find a leader.
         let leading = w
             .ids()
             .into_iter()
@@ -196,7 +198,7 @@ fn election(w: &mut World, dice: &mut Chance) {
         (leading, looking)
     };
     if let Some(leader) = leader.filter(|&l| w.config.ensemble.is_voter(PeerId(l))) {
-        // Not in one order.
+        // The servers learn of it in any order.
         let (first, second): (Vec<u32>, Vec<u32>) = who.into_iter().partition(|_| dice.percent(60));
         w.elect(leader, &first);
         if dice.percent(80) {
@@ -220,7 +222,7 @@ fn recover(w: &mut World) {
         }
     }
     come_to_rest(w);
-    // And it works.
+    // The ensemble works.
     let tickets: Vec<_> = w.ids().into_iter().map(|id| (id, w.submit(id, "last"), w.barrier(id))).collect();
     come_to_rest(w);
     for (id, write, barrier) in tickets {
@@ -232,7 +234,8 @@ fn recover(w: &mut World) {
 }
 
 fn come_to_rest(w: &mut World) {
-    // Well above the longest way: a leader that waits out the init limit for nothing, then a second election.
+    // Well above the longest sequence: a leader waits out the init limit in vain, then a second
+    // election follows.
     for _ in 0..200 {
         w.settle();
         w.fair_election();

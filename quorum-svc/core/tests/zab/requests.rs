@@ -1,4 +1,4 @@
-//! Requests of stores: S22, S24, S25; bounds; and that each request is answered once.
+//! Requests of stores: S22, S24, S25; bounds; one answer for each request.
 
 use std::time::Duration;
 
@@ -50,12 +50,12 @@ fn s24_after_a_barrier_everything_that_was_committed_is_there() {
 #[test]
 fn s24_a_deposed_leader_that_does_not_know_answers_no_barrier() {
     let mut deposed = established(3, 0);
-    // It is cut off in both directions; the others continue without it.
+    // The leader is cut off in both directions; the others continue without it.
     for id in [1, 2] {
         deposed.hold(3, id);
         deposed.hold(id, 3);
     }
-    // The followers' clocks are ahead: they leave first.
+    // The followers' clocks are ahead, so they leave first.
     let ahead = deposed.now + SYNC_LIMIT + PING;
     let before = std::mem::replace(&mut deposed.now, ahead);
     deposed.input(1, Input::Timeout);
@@ -70,8 +70,8 @@ fn s24_a_deposed_leader_that_does_not_know_answers_no_barrier() {
     let barrier = deposed.barrier(3);
     deposed.settle();
     assert!(!deposed.barrier_told(3, barrier));
-    // Not even when messages under way arrive: they were sent before the barrier's request, or after the
-    // others had left.
+    // Messages in flight do not help: they left before the barrier's request, or after the others had
+    // left.
     deposed.release(1, 3);
     deposed.release(2, 3);
     deposed.settle();
@@ -93,7 +93,7 @@ fn s24_pongs_to_earlier_pings_do_not_answer_a_barrier() {
     w.hold(1, 3);
     w.hold(2, 3);
     w.run(PING * 2);
-    // Both have answered pings, and the answers are under way.
+    // Both followers have answered pings, and the answers are in flight.
     let barrier = w.barrier(3);
     w.hold(3, 1);
     w.hold(3, 2);
@@ -128,7 +128,7 @@ fn s25_parked_writes_run_in_their_order_once() {
 
 #[test]
 fn s25_a_forwarding_follower_changes_its_leader() {
-    // The old leader may have: nothing; the write in its own log only; the write in a quorum's log.
+    // `reach`: the write is nowhere on the old leader, only in its own log, or in the logs of a quorum.
     for reach in 0..3 {
         let mut w = established(5, 0);
         let first = w.submit(1, "a");
@@ -166,7 +166,7 @@ fn s25_a_follower_reconnects_to_the_same_leader_in_the_same_epoch() {
     for (origin, arrived) in [(1, false), (1, true), (4, false), (4, true)] {
         let mut w = established(3, 1);
         let epoch = w.status(3).epoch;
-        // Nothing commits meanwhile.
+        // Nothing commits in the meantime.
         for id in [1, 2] {
             w.nodes.get_mut(&id).unwrap().disk.held = true;
         }
@@ -180,12 +180,12 @@ fn s25_a_follower_reconnects_to_the_same_leader_in_the_same_epoch() {
         if arrived {
             w.break_link(old);
         } else {
-            // Only the follower notices; its messages are still under way to the leader.
+            // Only the follower notices; its messages are still in flight to the leader.
             w.input(origin, Input::Disconnected { conn: old });
             w.release(origin, 3);
             w.nodes.get_mut(&origin).unwrap().disk.held = false;
             w.elect(3, &[origin]);
-            // First everything on the new connection, then the stragglers of the old one.
+            // First all messages of the new connection, then the late ones of the old connection.
             while let Some(&step) = w.steps().iter().find(|s| **s != Step::Up(old)) {
                 w.take(step);
             }
@@ -198,7 +198,7 @@ fn s25_a_follower_reconnects_to_the_same_leader_in_the_same_epoch() {
             w.nodes.get_mut(&id).unwrap().disk.held = false;
         }
         w.settle();
-        // A busy disk has delayed its search.
+        // A busy disk has delayed its election.
         w.elect_all(3);
         assert_eq!(w.status(origin).epoch, epoch);
         assert_eq!(w.committed(), ["a", "b", "c"], "origin {origin}, arrived {arrived}");
@@ -235,7 +235,7 @@ fn s25_a_leader_with_writes_of_its_own_becomes_a_follower() {
     let tickets = w.submit_all(3, &["a", "b"]);
     w.settle();
     w.run(SYNC_LIMIT * 3);
-    // The others elect without it; what it had logged is cut, and sent again.
+    // The others elect without it. Its logged writes are cut off, and sent again.
     w.elect(2, &[1, 2]);
     w.settle();
     assert!(w.serving(2));
@@ -296,8 +296,8 @@ fn beyond_the_bound_requests_are_refused() {
     assert_eq!(w.refused(2, barriers[max - 1]), None);
 }
 
-/// A session that is taken up puts a small entry in front of its first write. On each server that the client tried, the write
-/// found that entry in its way.
+/// A resumed session sends a small entry before its first write. On each server that the client tried,
+/// that entry blocked the write.
 #[test]
 fn a_write_that_fits_alone_is_taken_while_a_small_one_waits() {
     let mut w = World::new(3, 0);
@@ -355,7 +355,7 @@ fn a_refusal_that_is_lost_does_not_let_a_write_be_overtaken() {
     for id in [1, 2, 3] {
         w.nodes.get_mut(&id).unwrap().disk.held = true;
     }
-    // The leader is full when the first write of server 1 comes, and has room for the second.
+    // The leader is full when the first write of server 1 arrives, and has room for the second.
     for id in [2, 3] {
         for _ in 0..max {
             w.submit(id, "load");
@@ -372,7 +372,7 @@ fn a_refusal_that_is_lost_does_not_let_a_write_be_overtaken() {
     let second = w.submit(1, "second");
     w.settle();
     assert_eq!(w.committed().last().unwrap(), "second");
-    // The refusal never arrives.
+    // The refusal is lost.
     w.break_links(1, 4);
     w.held.clear();
     w.nodes.get_mut(&1).unwrap().disk.held = false;
@@ -423,7 +423,7 @@ fn reports_reach_the_store_of_the_leader_only() {
     w.settle();
     assert_eq!(reports(&w, 3), [3, 1, 2, 4]);
     assert!(reports(&w, 1).is_empty());
-    // Without a leader the reports go nowhere.
+    // Without a leader the reports are dropped.
     let mut w = World::new(3, 0);
     w.elect(3, &[3]);
     w.input(3, Input::Requests(vec![Request::Report(report)]));
@@ -431,7 +431,7 @@ fn reports_reach_the_store_of_the_leader_only() {
     assert!(reports(&w, 3).is_empty());
 }
 
-/// A confirmation from a reign that may be over would be a promise that the next leader does not know.
+/// A confirmation from a reign that may be over would be a promise unknown to the next leader.
 #[test]
 fn b13_reports_are_confirmed_by_a_leader_that_has_its_quorum() {
     let mut w = established(3, 1);
@@ -453,7 +453,7 @@ fn b13_reports_are_confirmed_by_a_leader_that_has_its_quorum() {
             "once at {id}: not of another reign, nor by a server that does not lead"
         );
     }
-    // Cut off from its quorum, but not from the observer, and it does not know yet.
+    // The leader is cut off from its quorum but not from the observer, and does not know it yet.
     w.hold(1, 3);
     w.hold(2, 3);
     w.input(3, confirm(4, epoch));
@@ -519,17 +519,17 @@ fn b18_no_write_is_taken_that_leaves_no_quorum_with_room_on_its_disks() {
         }
     };
     say(&[], Ample);
-    // Neither one of three nor an observer.
+    // One of three voters does not count, nor does an observer.
     say(&[(1, Short), (4, Short)], Ample);
     say(&[(2, Low)], Low);
     say(&[(2, Short)], Short);
     say(&[(1, Low)], Low);
     say(&[(1, Ample), (2, Ample)], Ample);
-    // The leader's own room, independent of the others.
+    // The leader's own room counts alone.
     say(&[(3, Low)], Low);
     say(&[(3, Short)], Short);
     say(&[(3, Ample)], Ample);
-    // Also after an election, and over a new connection.
+    // The same after an election, and over a new connection.
     say(&[(1, Low), (2, Low)], Low);
     w.break_links(1, 3);
     w.settle();
@@ -540,7 +540,7 @@ fn b18_no_write_is_taken_that_leaves_no_quorum_with_room_on_its_disks() {
     w.settle();
     w.elect_all(2);
     assert_eq!([1, 2].map(|id| w.status(id).room), [Low; 2]);
-    // An absent server decides nothing.
+    // An absent server does not count.
     w.input(1, Input::Disk(Ample));
     w.input(2, Input::Disk(Ample));
     w.settle();

@@ -1,4 +1,4 @@
-//! From a leader that was found to a quorum with one log: S11 to S18, and the lessons of ZooKeeper's tickets.
+//! From an elected leader to a quorum with one log: S11 to S18, and the lessons of ZooKeeper's tickets.
 
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ fn s12_a_crash_between_trunc_and_diff_harms_nothing() {
     w.restart(2);
     w.nodes.get_mut(&2).unwrap().disk.held = true;
     w.elect_all(3);
-    // The promise becomes durable, and the log is cut; then the power fails.
+    // The promise becomes durable, and the log is cut. Then the power fails.
     for _ in 0..2 {
         w.nodes.get_mut(&2).unwrap().disk.held = false;
         let step = crate::world::Step::Disk(2);
@@ -151,7 +151,7 @@ fn s14_snap_then_increments() {
     w.restart(1);
     w.trace.clear();
     w.elect(3, &[1]);
-    // Writes continue while the state is under way.
+    // Writes continue during the transfer of the state.
     w.hold(3, 1);
     w.settle();
     w.release(3, 1);
@@ -193,7 +193,7 @@ fn s14_a_crash_in_the_middle_of_snap_leaves_the_old_state_or_the_new() {
         w.hold(1, 3);
         w.settle();
         w.release(1, 3);
-        // All but the promise waits in the queue of the disk.
+        // All operations except the promise wait in the disk's queue.
         while !w.steps().is_empty() && w.nodes[&1].disk.queue.len() < 3 {
             let step =
                 *w.steps().iter().find(|s| **s != crate::world::Step::Disk(1)).unwrap_or(&w.steps()[0]);
@@ -215,7 +215,7 @@ fn a_snapshot_that_was_received_but_not_installed_is_not_offered_to_others() {
     }
     w.preload(1, Zxid::ZERO, &[(5, 3)]);
     w.crash(3);
-    // The rest of a crash before the installation: a snapshot of another history.
+    // The remains of a crash before the installation: a snapshot of another history.
     w.nodes.get_mut(&3).unwrap().disk.stored.snapshots.push(z(7, 5));
     w.restart(3);
     w.elect_all(3);
@@ -254,7 +254,7 @@ fn s16_nothing_is_accepted_or_committed_before_a_quorum_has_synchronised() {
     let ticket = w.submit(3, "early");
     w.settle();
     for step in 0..2 {
-        // First the promises, then log and epoch.
+        // The promises first, then log and epoch.
         assert_eq!((w.serving(3), w.status(3).committed), (false, Zxid::ZERO), "step {step}");
         assert!(w.log(3).iter().all(|z| z.epoch() == Epoch(1) || z.counter() == 0));
         w.take(crate::world::Step::Disk(1));
@@ -276,7 +276,7 @@ fn s16_the_leaders_own_epoch_has_to_be_durable_as_well() {
     w.crash(1);
     w.nodes.get_mut(&3).unwrap().disk.held = true;
     w.elect_all(3);
-    // The promise, then the marker; the follower has everything by then.
+    // The promise first, then the marker. By then the follower has everything.
     for _ in 0..2 {
         w.take(crate::world::Step::Disk(3));
         w.settle();
@@ -348,7 +348,7 @@ fn s18_a_silent_learner_is_dropped_and_only_that_one() {
     for silent in [1, 4] {
         w.hold(silent, 3);
     }
-    // Barriers do not put the inspection off.
+    // Barriers do not delay the check.
     for _ in 0..20 {
         w.barrier(3);
         w.run(Duration::from_millis(40));
@@ -374,7 +374,7 @@ fn s18_a_long_synchronisation_that_makes_progress_is_waited_for() {
     w.elect(3, &[1]);
     w.hold(3, 1);
     w.settle();
-    // One packet in each tenth of the limit, three times the limit in all.
+    // One packet in each tenth of the limit; three times the limit in total.
     for _ in 0..60 {
         w.release(3, 1);
         if let Some(&step) = w.steps().iter().find(|s| matches!(s, crate::world::Step::Down(_))) {
@@ -398,7 +398,7 @@ fn zk_3911_4646_newleader_is_not_acknowledged_before_the_log_is_durable() {
     w.nodes.get_mut(&1).unwrap().disk.held = true;
     w.elect_all(3);
     let acked = |w: &World| sent(w, 1, 3).iter().any(|text| text.starts_with("ACK 0x"));
-    // The promise; the log; the epoch.
+    // The promise, then the log, then the epoch.
     for _ in 0..3 {
         assert!(!acked(&w) && !w.serving(3));
         w.take(crate::world::Step::Disk(1));
@@ -417,7 +417,7 @@ fn zk_4685_acks_of_later_proposals_wait_for_the_epoch() {
     w.elect_all(3);
     w.take(crate::world::Step::Disk(1));
     w.settle();
-    // NEWLEADER is there, its epoch waits for the disk; proposals flow on.
+    // NEWLEADER has arrived, and its epoch waits for the disk. Proposals still flow.
     w.submit(3, "a");
     w.settle();
     w.take(crate::world::Step::Disk(1));
@@ -449,7 +449,7 @@ fn zk_4394_a_commit_may_come_for_what_was_proposed_before_newleader_was_acknowle
 
 #[test]
 fn zk_1154_a_tail_between_two_epochs_of_the_leader_is_cut() {
-    // A logged 74, the others went on with 81; 71 <= 74 <= 81 is no reason for a DIFF.
+    // Server A logged 74, the others continued with 81. 71 <= 74 <= 81 is no reason for a DIFF.
     let mut w = World::new(3, 0);
     w.preload(1, Zxid::ZERO, &[(7, 1), (8, 0)]);
     w.preload(2, Zxid::ZERO, &[(7, 1), (8, 0)]);
@@ -478,7 +478,7 @@ fn zk_2845_what_was_logged_but_not_committed_stands_for_election() {
 
 #[test]
 fn a_follower_that_has_more_makes_the_leader_give_way() {
-    // The election went wrong: safe all the same.
+    // The election had a wrong result; the protocol stays safe.
     let mut w = World::new(3, 0);
     w.preload(1, Zxid::ZERO, &[(1, 4)]);
     w.preload(2, Zxid::ZERO, &[(1, 4)]);
@@ -491,7 +491,7 @@ fn a_follower_that_has_more_makes_the_leader_give_way() {
     assert!(w.serving(3));
 }
 
-/// Server 2 lost its disk, and with it the only other copy of what 1 and 2 had committed.
+/// Server 2 lost its disk, with the only other copy of the entries that 1 and 2 had committed.
 #[test]
 fn a_server_without_data_does_not_help_to_elect_one_that_lacks_committed_entries() {
     let mut w = World::new(3, 0);
@@ -503,15 +503,14 @@ fn a_server_without_data_does_not_help_to_elect_one_that_lacks_committed_entries
     assert!(!w.serving(3) && !w.serving(2), "the content of server 1 is unknown");
     w.restart(1);
     w.elect_all(1);
-    // Wait for the round of pings that shows that no other server leads.
+    // Wait for the round of pings that proves that no other server leads.
     w.run(PING * 2);
     assert!(w.serving(1) && w.serving(3) && w.serving(2));
     assert!(w.log(2).contains(&z(1, 9)) && w.log(3).contains(&z(1, 9)));
 }
 
-/// A leader that dies after it wrote its first marker must not keep a new ensemble from starting. But for its
-/// remaining knowledge the third server may have entries that were committed afterwards: all must be there
-/// once.
+/// A leader that crashes after it wrote its first marker must not prevent the start of a new ensemble.
+/// The third server may have later committed entries, so all servers must be connected once.
 #[test]
 fn servers_without_data_start_an_ensemble_also_after_a_first_attempt_that_failed() {
     let mut w = World::new(3, 0);
@@ -527,8 +526,8 @@ fn servers_without_data_start_an_ensemble_also_after_a_first_attempt_that_failed
     assert!(w.ids().into_iter().all(|id| w.serving(id)));
 }
 
-/// Found by exhaustive search: the leader has nothing but a marker, one promise comes from a server that was wiped, and
-/// the third server, which has a committed write, promises a moment later.
+/// Found by exhaustive search. The leader has only a marker, one promise comes from a wiped server, and
+/// the third server, which has a committed write, promises slightly later.
 #[test]
 fn a_wiped_server_does_not_vouch_for_one_that_has_been_a_member_before() {
     let mut w = World::new(3, 0);
@@ -571,7 +570,7 @@ fn s14_a_snapshot_is_sent_where_the_entries_would_be_much_more() {
     w.submit(3, "e");
     w.settle();
     let end = w.status(3).last;
-    // The log has all of it, but before its third entry that costs more than the snapshot.
+    // The log has all entries, but those up to the third cost more than the snapshot.
     let (hold_from, snap_before) = (Zxid::ZERO, z(1, 2));
     w.input(3, Input::SnapshotSaved { zxid: z(1, 4), purge_to: None, hold_from, snap_before });
     w.restart(1);
@@ -614,8 +613,8 @@ fn a_leader_without_a_sound_snapshot_has_its_store_save_one() {
     assert!(w.serving(3));
 }
 
-/// Two of three are up, and the learner that the leader needs lacks so much that its synchronisation takes
-/// longer than the limit.
+/// Two of three servers are up. The learner that the leader needs lacks so much that its
+/// synchronisation takes longer than the limit.
 #[test]
 fn s18_a_leader_waits_for_the_only_voter_that_it_has_as_long_as_that_gets_on() {
     let mut w = World::new(3, 0);
@@ -640,7 +639,7 @@ fn s18_a_leader_waits_for_the_only_voter_that_it_has_as_long_as_that_gets_on() {
         let step = w.steps()[0];
         w.take(step);
     }
-    // One packet in each twentieth of the limit, more than the limit in all.
+    // One packet in each twentieth of the limit; more than the limit in total.
     for _ in 0..25 {
         w.release(3, 1);
         if let Some(&step) = w.steps().iter().find(|s| matches!(s, crate::world::Step::Down(_))) {
@@ -650,7 +649,7 @@ fn s18_a_leader_waits_for_the_only_voter_that_it_has_as_long_as_that_gets_on() {
         w.run(INIT_LIMIT / 20);
     }
     assert_eq!((w.role(3), w.role(1)), (Role::Leading, Role::Following));
-    // Without progress it is not waited for.
+    // The leader does not wait without progress.
     let mut stalled = Vec::new();
     for _ in 0..3 {
         w.run(INIT_LIMIT / 2);

@@ -7,7 +7,7 @@ use quorum_log::{Base, Crash, Disk, Log, LogError, LogOptions, MemDisk};
 pub(crate) const DIR: &str = "/data/log";
 const SECRET: u64 = 0x0123_4567_89ab_cdef;
 
-/// Small enough for a handful of entries each.
+/// Small enough for a few entries each.
 pub(crate) fn tiny() -> LogOptions {
     LogOptions {
         segment_bytes: 400,
@@ -23,12 +23,12 @@ pub(crate) fn z(epoch: u32, counter: u32) -> Zxid {
     Zxid::new(Epoch(epoch), counter)
 }
 
-/// The state at `zxid`, at the first level.
+/// The base at `zxid` at the first level.
 pub(crate) fn on(zxid: Zxid) -> Base {
     Base { zxid, level: Some(Level::FIRST) }
 }
 
-/// An entry whose payload distinguishes it from any other with the same zxid.
+/// An entry with a payload that distinguishes it from any other entry with the same zxid.
 pub(crate) fn entry(zxid: Zxid, generation: u8, size: usize) -> Entry {
     let byte = |i: usize| (zxid.0 as u8).wrapping_mul(31).wrapping_add(generation).wrapping_add(i as u8);
     Entry {
@@ -40,7 +40,7 @@ pub(crate) fn entry(zxid: Zxid, generation: u8, size: usize) -> Entry {
     }
 }
 
-/// Entries of one epoch with these counters, 36 bytes of payload each, so that each record has 96.
+/// Entries of one epoch with these counters and 36 bytes of payload, so that each record has 96 bytes.
 pub(crate) fn entries(epoch: u32, counters: impl IntoIterator<Item = u32>) -> Vec<Entry> {
     counters.into_iter().map(|c| entry(z(epoch, c), 0, 36)).collect()
 }
@@ -49,7 +49,6 @@ pub(crate) fn open(disk: &MemDisk, options: LogOptions) -> Result<Log, LogError>
     Log::open(Arc::new(disk.clone()), Path::new(DIR), options)
 }
 
-/// A disk with a log of tiny segments that holds these entries, durably.
 /// The usual members.
 pub(crate) fn three() -> Ensemble {
     Ensemble::of_voters(1..=3).unwrap()
@@ -65,7 +64,7 @@ pub(crate) fn disk_with(entries: &[Entry]) -> MemDisk {
     disk
 }
 
-/// Everything in the log, read in small portions.
+/// All entries of the log, read in small portions.
 pub(crate) fn contents(log: &Log) -> Vec<Entry> {
     let reader = log.reader();
     let mut after = log.history().base();
@@ -106,13 +105,13 @@ pub(crate) fn copy(disk: &MemDisk) -> MemDisk {
     copy
 }
 
-/// Where the records of a segment begin, and where the last one ends.
+/// The beginnings of the records of a segment, and the end of the last one.
 pub(crate) fn records(segment: &[u8]) -> Vec<usize> {
     let mut ends = vec![40];
     loop {
         let at = ends[ends.len() - 1];
         let len = segment.get(at..at + 4).map_or(0, |b| u32::from_le_bytes(b.try_into().unwrap()));
-        // Behind the last one there may be half a mark.
+        // Half a mark may follow the last record.
         if len == 0 || at + 8 + len as usize > segment.len() {
             return ends;
         }
@@ -120,7 +119,8 @@ pub(crate) fn records(segment: &[u8]) -> Vec<usize> {
     }
 }
 
-/// As if the disk had lost the last record, and all behind it. False if there is none.
+/// Removes the last record and everything behind it, as if the disk had lost them. Returns false if
+/// there is none.
 pub(crate) fn lose_last_record(disk: &MemDisk) -> bool {
     for path in segments(disk).into_iter().rev() {
         let mut bytes = disk.contents(&path).unwrap();
@@ -135,7 +135,7 @@ pub(crate) fn lose_last_record(disk: &MemDisk) -> bool {
     false
 }
 
-/// All of the log is durable: checks that it would be noticed if its end were lost, and that the rest could be used then.
+/// The log is durable. Checks that a lost end would be noticed, and that the rest would then be usable.
 pub(crate) fn assert_its_end_is_guarded(disk: &MemDisk, options: &LogOptions) {
     let whole = contents(&open(&copy(disk), options.clone()).unwrap());
     let damaged = copy(disk);

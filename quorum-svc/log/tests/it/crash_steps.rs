@@ -1,4 +1,5 @@
-//! F1 and F2: a crash at every single step of everything that takes several, and again while recovering from it.
+//! F1 and F2: a crash at every step of every operation with several steps, and again during the
+//! recovery from it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,13 +16,13 @@ use crate::common::{
     segments, three, tiny, z,
 };
 
-/// 0, 1, 2 ..., until the test has seen something done without a crash.
+/// 0, 1, 2 ..., until the test has completed the operation without a crash.
 fn steps_until_done() -> impl Iterator<Item = u64> {
     (0..).inspect(|&steps| assert!(steps < 200, "it fails without a crash"))
 }
 
-/// Runs `change` on a log, with a crash at each of its steps and of each kind, and `check`s what is found when it is
-/// opened again: base and entries.
+/// Runs `change` on a log with a crash of each kind at each step. Then `check`s base and entries of the
+/// reopened log.
 fn crash_at_each_step(
     change: impl Fn(&mut Log) -> Result<(), LogError>,
     check: impl Fn(Zxid, &[Entry], bool),
@@ -44,7 +45,7 @@ fn crash_at_each_step(
     }
 }
 
-/// Crashes at each step of the recovery, then recovers, twice, and finds the same.
+/// Crashes at each step of the recovery, then recovers twice, and gets the same result.
 fn recover_with_crashes(disk: &MemDisk, crash: Crash) -> (Zxid, Vec<Entry>) {
     for steps in steps_until_done() {
         disk.power_off_after(steps);
@@ -65,7 +66,7 @@ fn recover_with_crashes(disk: &MemDisk, crash: Crash) -> (Zxid, Vec<Entry>) {
     assert_eq!((log.history().base(), contents(&log)), first, "recovered entries are durable");
     assert_its_end_is_guarded(disk, &tiny());
 
-    // And it can be written to.
+    // The log accepts writes.
     let next = entries(9, 0..5);
     log.append(&next).unwrap();
     log.sync().unwrap();
@@ -112,7 +113,8 @@ fn truncate() {
 
 #[test]
 fn f2_f7_recovery_of_what_only_the_page_cache_has() {
-    // The process dies before its sync, or of a failed one; then the power fails while the next one recovers.
+    // The process ends before its sync, or because of a failed one. Then the power fails during the
+    // recovery of the next process.
     let all = entries(1, 0..20);
     for sync_fails in [false, true] {
         for crash in crashes() {
@@ -220,7 +222,7 @@ fn f12_an_end_that_was_lost_is_noted_whatever_happens() {
                 }
                 drop(storage);
                 disk.crash(Crash::ProcessOnly);
-                // The kernel has written it by now.
+                // The kernel has written it in the meantime.
                 disk.put(Path::new(DURABLE), &disk.contents(Path::new(DURABLE)).unwrap());
                 let paths = segments(&disk);
                 match lost {
@@ -348,7 +350,7 @@ fn snapshot_finish() {
     }
 }
 
-/// The steps of a node with a received state.
+/// The steps of a node that receives a state.
 fn take_over(snapshots: &Snapshots, log: &mut Log, zxid: Zxid) -> Result<(), Box<dyn std::error::Error>> {
     let mut writer = snapshots.begin_received(zxid, Level(1))?;
     writer.chunk(&zxid.0.to_le_bytes())?;
@@ -357,8 +359,8 @@ fn take_over(snapshots: &Snapshots, log: &mut Log, zxid: Zxid) -> Result<(), Box
     Ok(snapshots.adopt_received(zxid)?)
 }
 
-/// The steps of a starting node: a log without a snapshot of its own as base is completed with the received
-/// one.
+/// The steps of a starting node. It completes a log that has no own snapshot as its base with the
+/// received one.
 fn restart(disk: &MemDisk) -> Result<(Snapshots, Log), Box<dyn std::error::Error>> {
     let (snapshots, report) = Snapshots::open(Arc::new(disk.clone()), Path::new("/data/snapshots"))?;
     assert_eq!(report.skipped, [], "what has its name is sound");
@@ -445,7 +447,8 @@ fn a_received_snapshot_and_the_log_behind_it() {
 
 #[test]
 fn a_received_snapshot_in_place_of_one_that_the_log_was_reset_to() {
-    // The first was not adopted, so without it the log has no beginning: one of both is there at any time.
+    // The first snapshot was not adopted, so the log has no beginning without it. One of the two exists
+    // at any time.
     for (first, second) in [(z(4, 2), z(5, 1)), (z(4, 2), z(4, 0)), (z(1, 7), z(1, 2))] {
         for crash in crashes() {
             for steps in steps_until_done() {

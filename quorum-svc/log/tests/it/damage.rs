@@ -1,4 +1,4 @@
-//! Torn tails are cut, damage is not.
+//! Recovery cuts torn tails, and never cuts damage.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::common::{
     tiny, z,
 };
 
-/// A log in one segment whose entries from `unsynced` on were never synced; and where each record ends.
+/// A log in one segment; entries from `unsynced` on were never synced. Also the end of each record.
 fn one_segment(count: u32, unsynced: u32) -> (MemDisk, Vec<usize>) {
     let disk = MemDisk::new();
     let mut log = open(&disk, large()).unwrap();
@@ -46,7 +46,7 @@ fn f8_cut_at_every_byte_of_the_tail() {
                 nonzero.saturating_sub(ends[whole]),
                 "cut at {cut}"
             );
-            // Twice, and it goes on.
+            // Twice, then the log continues.
             log.append(&entries(1, whole as u32..whole as u32 + 3)).unwrap();
             log.sync().unwrap();
             disk.crash(Crash::LoseUnsynced);
@@ -59,7 +59,8 @@ fn f8_cut_at_every_byte_of_the_tail() {
 
 #[test]
 fn a_batch_of_which_only_the_end_reached_the_disk_is_a_torn_tail() {
-    // A disk writes sectors in any order. Valid records behind the hole were never reported as durable.
+    // A disk writes sectors in any order. The valid records behind the hole were never reported as
+    // durable.
     let (disk, ends) = one_segment(20, 4);
     let path = segments(&disk).remove(0);
     let mut bytes = disk.contents(&path).unwrap();
@@ -79,7 +80,7 @@ fn f9_a_flipped_bit_in_anything_durable_is_damage_and_nothing_is_changed() {
     for path in &paths {
         let bytes = disk.contents(path).unwrap();
         let written = bytes.len() - bytes.iter().rev().take_while(|&&b| b == 0).count();
-        // The mark at the end is no entry: without it, the log is as sound as before.
+        // The mark at the end is no entry: without it the log is equally sound.
         let records = 40 + (written - 40) / 96 * 96;
         for at in (0..records).filter(|at| !matches!(at, 36..40)) {
             assert!(disk.flip_bit(path, at as u64, (at % 8) as u8));
@@ -116,7 +117,7 @@ fn f10_f12_zeroed_blocks_lost_writes_and_missing_segments_are_damage() {
         quorum_log::Disk::remove(&disk, path).unwrap();
         let opened = open(&disk, tiny());
         if i == 0 {
-            // Cannot be seen from here: the caller compares the base with its snapshots.
+            // Not visible here: the caller compares the base with its snapshots.
             assert_ne!(contents(&opened.unwrap()), all);
         } else {
             let error = opened.err().unwrap();
@@ -126,7 +127,7 @@ fn f10_f12_zeroed_blocks_lost_writes_and_missing_segments_are_damage() {
             );
         }
 
-        // The disk wrote this segment where another one belongs.
+        // The disk wrote this segment in the place of another one.
         let disk = disk_with(&all);
         disk.put(&paths[(i + 1) % paths.len()], &disk.contents(path).unwrap());
         assert!(matches!(open(&disk, tiny()), Err(LogError::Damaged { offset: 0, .. })));
@@ -135,7 +136,7 @@ fn f10_f12_zeroed_blocks_lost_writes_and_missing_segments_are_damage() {
 
 #[test]
 fn f12_lost_last_writes_are_damage() {
-    // The disk reported a sync, and lost the last blocks: records and the mark behind them.
+    // The disk reported a sync and lost the last blocks: records, and the mark behind them.
     let (original, ends) = one_segment(6, 6);
     let path = segments(&original).remove(0);
     for left in 0..6 {
@@ -154,7 +155,7 @@ fn f12_lost_last_writes_are_damage() {
             assert_eq!(contents(&open(&disk, large()).unwrap()), entries(1, 0..left as u32));
         }
     }
-    // All of the log, but not the file that says that there was one.
+    // The whole log, but not the file that proves its existence.
     let disk = copy(&original);
     quorum_log::Disk::remove(&disk, &path).unwrap();
     assert!(matches!(open(&disk, large()), Err(LogError::Damaged { .. })));
@@ -205,7 +206,7 @@ fn a_record_in_the_place_of_another_one_is_damage() {
 
 #[test]
 fn a_client_cannot_forge_the_end_of_the_log() {
-    // Its payload is a copy of a record; only in the place for which it was made would it count.
+    // The payload is a copy of a record, which would count only in its original position.
     let (disk, ends) = one_segment(4, 4);
     let path = segments(&disk).remove(0);
     let stolen = disk.contents(&path).unwrap()[ends[2]..ends[4] + 16].to_vec();
@@ -223,8 +224,8 @@ fn a_client_cannot_forge_the_end_of_the_log() {
 
 #[test]
 fn a_client_cannot_forge_a_mark() {
-    // A client that knows the format, but not the salt, writes marks that say that all there can be was durable: one for
-    // each place where its payload may begin.
+    // A client knows the format but not the salt. It writes marks that claim the greatest possible
+    // durable zxid, one for each possible position of its payload.
     let (disk, ends) = one_segment(4, 4);
     let path = segments(&disk).remove(0);
     let mut log = open(&disk, large()).unwrap();
@@ -255,7 +256,7 @@ fn a_client_cannot_forge_a_mark() {
 
 #[test]
 fn a_record_of_another_segment_of_the_same_name_is_none() {
-    // As when the disk shows an old block: place, chain and checksum are right, but for the salt.
+    // The disk returns an old block: position, chain and checksum are right except for the salt.
     let (disk, ends) = one_segment(6, 6);
     let path = segments(&disk).remove(0);
     let (other, _) = one_segment(6, 6);

@@ -28,7 +28,7 @@ fn open(disk: &MemDisk) -> Result<Storage, StorageError> {
     Storage::open(&disk, Path::new("/srv/node/data"), &options)
 }
 
-/// Starts, and takes part in the first election.
+/// Starts the node and takes part in the first election.
 fn start(disk: &MemDisk) -> Result<(), Box<dyn std::error::Error>> {
     let mut storage = open(disk)?;
     if storage.log.history().last() == Zxid::ZERO {
@@ -52,7 +52,7 @@ fn b19_a_crash_at_any_step_of_the_first_start_and_of_the_next_leaves_a_directory
                 disk.power_off_after(steps);
                 let done = start(&disk).is_ok();
                 disk.crash(first);
-                // Every third of the second crashes, another third behind each first one.
+                // Every third of the second crashes; each first crash uses another third.
                 for again in (steps % 3..).step_by(3) {
                     let disk = disk.copy();
                     disk.power_off_after(again);

@@ -1,4 +1,4 @@
-//! The same on a real file system.
+//! The same tests on a real file system.
 
 use std::io;
 use std::path::Path;
@@ -72,7 +72,8 @@ fn b18_a_reserve_holds_space_and_one_with_holes_is_made_anew() {
     assert_eq!(std::fs::metadata(&path).unwrap().ino(), file.ino(), "once");
 }
 
-/// Prints how long append and sync take: `cargo test --release -p quorum-log -- --ignored --nocapture latency`.
+/// Prints the times of append and sync: `cargo test --release -p quorum-log -- --ignored --nocapture
+/// latency`.
 #[test]
 #[ignore = "a measurement"]
 fn latency() {
@@ -104,7 +105,7 @@ fn latency() {
     println!("opened {} entries in {:?}", log.recovery().entries, start.elapsed());
 }
 
-/// Prints what it costs to say in a file of its own what is durable: two logs take turns, and one of them has that file in
+/// Prints the cost of the separate file `durable`. Two logs take turns, and one has that file in
 /// memory. `cargo test --release -p quorum-log -- --ignored --nocapture cost_of_durable`
 #[test]
 #[ignore = "a measurement"]
@@ -132,7 +133,7 @@ fn cost_of_durable() {
     }
 }
 
-/// The file system, but for the file `durable`.
+/// The file system, except for the file `durable`.
 struct DurableElsewhere(MemDisk);
 
 impl DurableElsewhere {

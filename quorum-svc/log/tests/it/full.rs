@@ -1,4 +1,4 @@
-//! F5: a full disk, and the reserve; a log on a disk of its own; files that are put aside.
+//! F5: a full disk and the reserve; a log on a separate disk; damaged files put aside.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ fn storage(disk: &MemDisk, id: u32, data: &str, log_dir: Option<&str>) -> Result
     Storage::open(&disk, Path::new(data), &options)
 }
 
-/// Opens it, promises something, and appends.
+/// Opens a directory, makes a promise, and appends.
 fn used_storage(disk: &MemDisk, id: u32, data: &str, log_dir: Option<&str>) {
     let mut storage = storage(disk, id, data, log_dir).unwrap();
     if !storage.epochs.is_stored() {
@@ -63,7 +63,7 @@ fn b18_the_reserve_is_used_for_what_has_to_be_written_when_the_disk_is_full() {
     assert_eq!(reserve::keep(&disk, dir, 4000, 0).unwrap(), Reserve::Kept, "once");
     disk.set_capacity(used(&disk));
     assert_eq!(disk.space(dir).unwrap().free, 0);
-    // New segments, from the reserve.
+    // New segments use the reserve.
     for n in 0..20 {
         log.append(&entries(1, n..n + 1)).unwrap();
         log.sync().unwrap();
@@ -72,7 +72,7 @@ fn b18_the_reserve_is_used_for_what_has_to_be_written_when_the_disk_is_full() {
     let error = (20..200).find_map(|n| log.append(&entries(1, n..n + 1)).err()).unwrap();
     assert!(error.to_string().contains("free space on this file system or enlarge it"), "{error}");
     drop(log);
-    // Nothing is lost, and the log opens with no space at all.
+    // No entry is lost, and the log opens without any free space.
     disk.crash(Crash::ProcessOnly);
     disk.set_capacity(used(&disk));
     let mut log = open(&disk, tiny()).unwrap();
@@ -94,13 +94,13 @@ fn b18_b19_a_reserve_that_holds_too_little_is_made_anew() {
         disk.put(path, &vec![0; len]);
         disk
     };
-    // Killed between the creation and the allocation of it.
+    // The process was killed between the creation of the file and its allocation.
     for len in [0, 1000] {
         let disk = with(len);
         assert_eq!(reserve::keep(&disk, dir, 4000, 0).unwrap(), Reserve::Kept);
         assert_eq!(disk.contents(path).unwrap().len(), 4000);
     }
-    // Its own content need not be free.
+    // The content of the file itself need not be free.
     let disk = with(3000);
     disk.set_capacity(6000);
     assert_eq!(reserve::keep(&disk, dir, 4000, 4000).unwrap(), Reserve::NoSpace);
@@ -119,11 +119,11 @@ fn b18_a_snapshot_leaves_the_space_that_the_log_needs() {
         assert!(disk.files().is_empty() && free(disk) == 10_000);
     };
     disk.set_capacity(10_000);
-    // It cannot fit, and is not begun.
+    // The snapshot cannot fit, and does not begin.
     let refused = snapshots.begin(z(1, 1), Level(1)).unwrap().leaving(1000, 9500).map(drop).unwrap_err();
     assert!(refused.is_full(), "{refused}");
     gone(&disk);
-    // It turns out to be too large, and is given up before it has taken everything.
+    // The snapshot grows too large, and ends before it has taken all space.
     let mut writer = snapshots.begin(z(1, 1), Level(1)).unwrap().leaving(1000, 5000).unwrap();
     let refused = (0..100).find_map(|_| writer.chunk(&[7; 500]).err()).unwrap();
     assert!(refused.is_full() && free(&disk) >= 1000, "{} {refused}", free(&disk));
@@ -181,7 +181,8 @@ fn b22_a_data_directory_is_used_with_its_own_log_only() {
     used_storage(&disk, 1, "/data/1", Some("/log/1"));
     used_storage(&disk, 2, "/data/2", Some("/log/2"));
     used_storage(&disk, 3, "/data/3", None);
-    // Another node's, none, an empty one as of a file system that is not mounted, and one beside that in the data directory.
+    // The log of another node; none; an empty directory as of a file system that is not mounted; and
+    // one besides the log in the data directory.
     assert!(matches!(refused(1, "/data/1", Some("/log/2")), LogPlaceError::NotThere { .. }));
     assert!(matches!(refused(1, "/data/1", None), LogPlaceError::Outside { .. }));
     assert!(matches!(refused(1, "/data/1", Some("/log/new")), LogPlaceError::NotThere { .. }));
@@ -190,7 +191,7 @@ fn b22_a_data_directory_is_used_with_its_own_log_only() {
     assert!(matches!(refused(4, "/data/4", Some("/data/3/log")), LogPlaceError::Foreign { .. }));
     let text = refused(1, "/data/1", Some("/log/new")).to_string();
     assert!(text.contains("/log/1") && text.contains("is the file system mounted?"), "{text}");
-    // All of it is moved to another place; and one out of the data directory.
+    // Moves the whole log to another place, and one out of the data directory.
     let move_all = |from: &str, to: &str| {
         for (path, contents) in disk.files().into_iter().filter(|(path, _)| path.starts_with(from)) {
             disk.put(&Path::new(to).join(path.strip_prefix(from).unwrap()), &contents);
@@ -235,7 +236,7 @@ fn b22_damaged_files_are_bounded() {
     for n in 1..30 {
         disk.put(Path::new(&format!("/data/log/{n:016x}.log.damaged")), &[7; 100]);
     }
-    // Not an error of the start, but of putting more aside.
+    // Not at a start, but at the next damage.
     used_storage(&disk, 1, DATA, None);
     assert_eq!(damaged().len(), 29);
     let segment = segments(&disk).pop().unwrap();
@@ -244,7 +245,7 @@ fn b22_damaged_files_are_bounded() {
     assert_eq!((salvaged.aside.len(), salvaged.removed.len(), damaged().len()), (1, 22, 8));
     assert!(disk.contents(&salvaged.aside[0]).is_some());
     assert_eq!(damaged()[1], format!("{:016x}.log.damaged", 23), "the oldest go first");
-    // By bytes.
+    // The limit in bytes.
     let large = Path::new("/data/log/00000000000000ff.log.damaged");
     disk.put(large, &vec![7; 513 << 20]);
     let removed = Log::bound_damaged(&disk, Path::new("/data/log"), &salvaged.aside).unwrap();
@@ -300,7 +301,7 @@ fn b22_an_operator_decides_about_a_data_directory_with_its_log_only() {
     for (path, _) in before.iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "log")) {
         disk.remove(path).unwrap();
     }
-    // Not mounted, at the place where it was; and gone from the data directory.
+    // Not mounted at the configured place, and gone from the data directory.
     assert!(find("/data/1", Some("/log/1")).is_err());
     assert!(find("/data/2", None).unwrap_err().contains("is not in /data/2/log"));
 }

@@ -1,5 +1,5 @@
-//! The feature level is in the log and in what it stands on, through cuts, purges, snapshots and restarts; what this version does not
-//! know is refused, and nothing is changed.
+//! The feature level is in the log and in its base, through cuts, purges, snapshots and restarts. The
+//! log refuses unknown levels and records, and changes nothing.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn raise(zxid: Zxid, level: u32) -> Entry {
     Entry { zxid, time_ms: 5, origin: None, body: Body::Level(Level(level)), trace: None }
 }
 
-/// 1/0 says level 1, 1/6 level 2, 2/0 the same, 2/3 level 3; in segments of four entries or so.
+/// 1/0 sets level 1, 1/6 level 2, 2/0 repeats it, 2/3 sets level 3; in segments of about four entries.
 fn raised_twice() -> Vec<Entry> {
     let mut all = vec![marker(1, 1)];
     all.extend((1..6).map(|c| entry(z(1, c), 0, 36)));
@@ -69,7 +69,7 @@ fn levels_come_back_after_a_restart_a_cut_and_a_purge() {
     let mut log = open(&disk, options()).unwrap();
     assert_eq!(contents(&log), raised_twice());
     check(&log, z(2, 8));
-    // A segment at a time, each with a restart.
+    // One segment at a time, each with a restart.
     for upto in [z(1, 4), z(1, 7), z(1, 11), z(2, 2)] {
         log.purge(upto).unwrap();
         check(&log, z(2, 8));
@@ -126,7 +126,7 @@ fn storage(disk: &MemDisk, build: Build) -> Result<Storage, StorageError> {
     Storage::open(&(Arc::new(disk.clone()) as Arc<dyn Disk>), Path::new("/data"), &options)
 }
 
-/// A received state that a crash has left behind, and a log that is to go on behind it.
+/// A crash left a received state, and a log that has to continue after it.
 #[test]
 fn an_interrupted_synchronisation_goes_on_at_the_level_of_the_leader() {
     let disk = MemDisk::new();
@@ -140,7 +140,7 @@ fn an_interrupted_synchronisation_goes_on_at_the_level_of_the_leader() {
     let mut writer = first.snapshots.begin_received(z(3, 3), Level(2)).unwrap();
     writer.chunk(b"state").unwrap();
     writer.finish().unwrap();
-    // The own one is gone, so that the received one is all there is to go on from.
+    // Without the own snapshot the received one is the only base.
     let own = disk.files().into_keys().find(|path| path.extension().is_some_and(|e| e == "snap")).unwrap();
     drop(first);
     disk.put(&own, b"damaged");
@@ -172,7 +172,8 @@ fn a_build_that_does_not_know_the_level_of_the_log_changes_nothing() {
     assert!(open(&disk, LogOptions { build: knowing(3, 3), ..tiny() }).is_ok());
 }
 
-/// A later version wrote it, anywhere in the log: it is no damage, so it is not cut, put aside or healed.
+/// A later version wrote the record, anywhere in the log. It is no damage, so it is not cut, put aside
+/// or healed.
 #[test]
 fn a_record_of_an_unknown_kind_stops_the_node() {
     const KIND: usize = 40;

@@ -1,4 +1,4 @@
-//! The log when nothing goes wrong, and where its tools refuse.
+//! The log without faults, and the calls that it refuses.
 
 use std::path::Path;
 
@@ -78,7 +78,8 @@ fn truncate_at_and_around_every_segment_border() {
 
 #[test]
 fn records_from_before_a_truncate_do_not_come_back() {
-    // The new record has exactly the place and length of an old one, behind which old records would chain on.
+    // The new record has exactly the position and length of an old one, and the old records behind it
+    // would chain.
     let options = || LogOptions { segment_bytes: 4096, ..tiny() };
     let disk = MemDisk::new();
     let mut log = open(&disk, options()).unwrap();
@@ -108,7 +109,7 @@ fn reset_and_purge() {
     assert_eq!(segments(&disk).len(), 1, "the one that is written to stays");
     log.append(&entries(1, 20..22)).unwrap();
 
-    // To a base before, inside and behind what is there.
+    // To a base before, inside and behind the present log.
     for base in [z(1, 2), z(1, 21), z(7, 3)] {
         log.reset(on(base)).unwrap();
         assert_eq!((log.history().base(), log.history().last(), log.durable()), (base, base, base));
@@ -165,7 +166,7 @@ fn f5_a_full_disk_stops_the_log_and_loses_nothing_durable() {
 
 #[test]
 fn f7_entries_that_a_failed_fsync_left_in_the_page_cache_are_written_again() {
-    // The next process reads them, and its fsync succeeds, though the kernel dropped them (fsyncgate).
+    // The next process reads them, and its fsync succeeds although the kernel dropped them (fsyncgate).
     let disk = MemDisk::new();
     let mut log = open(&disk, LogOptions { segment_bytes: 4096, ..tiny() }).unwrap();
     log.append(&entries(1, 0..5)).unwrap();
@@ -189,23 +190,23 @@ fn a_log_that_must_exist_is_not_created() {
         assert!(error.to_string().contains("no log in /data/log: it is gone"), "{error}");
         matches!(error, LogError::Missing { .. })
     };
-    // Again and again, and neither a directory nor a file appears.
+    // Repeated starts create neither a directory nor a file.
     let disk = MemDisk::new();
     for _ in 0..3 {
         assert!(is_missing(&disk));
         assert!(disk.files().is_empty() && !disk.exists(Path::new("/data")).unwrap());
     }
-    // The directory alone is no log, nor is a segment that was never complete.
+    // A directory alone is no log, nor is a segment that was never complete.
     let disk = disk_with(&[]);
     let path = segments(&disk).remove(0);
     disk.rename(&path, &path.with_extension("log.tmp")).unwrap();
     let before = disk.files();
     assert!(is_missing(&disk) && is_missing(&disk));
     assert_eq!(disk.files(), before);
-    // An empty log is one.
+    // An empty log is a log.
     disk.rename(&path.with_extension("log.tmp"), &path).unwrap();
     assert!(!open(&disk, strict()).unwrap().recovery().created);
-    // And so is one that was being reset when all of its segments were removed already.
+    // So is a log in a reset after the removal of all its segments.
     let disk = disk_with(&entries(1, 0..5));
     let mut log = open(&disk, strict()).unwrap();
     disk.fail(Fault { op: DiskOp::Create, path: ".log".to_owned(), skip: 0, errno: Errno::IO });
@@ -217,7 +218,7 @@ fn a_log_that_must_exist_is_not_created() {
 
 #[test]
 fn a_point_so_far_back() {
-    // Segments of three entries of 96 bytes; every second one is indexed.
+    // Segments of three entries with 96 bytes each; every second entry is indexed.
     let disk = disk_with(&entries(1, 0..30));
     let mut log = open(&disk, tiny()).unwrap();
     let back = |log: &Log, bytes, entries| log.reader().back_from(z(1, 29), bytes, entries);
@@ -230,7 +231,7 @@ fn a_point_so_far_back() {
     }
     for want in [100, 500, 1500] {
         let have = log.history().count_between(back(&log, want, 0), z(1, 29)) * 96;
-        // Bytes of files: with the headers of segments, which have three records each.
+        // Bytes of files include the headers of segments, which have three records each.
         let headers = (want / (3 * 96 + 40) + 1) * 40;
         assert!((want - headers.min(want)..want + 700).contains(&have), "{have} bytes for {want}");
     }

@@ -1,4 +1,4 @@
-//! Sequences of everything that can happen, against a model that is a list of entries.
+//! Sequences of all possible operations against a model, a list of entries.
 
 use api::{Entry, Zxid};
 use proptest::prelude::*;
@@ -14,13 +14,13 @@ enum Step {
         new_epoch: bool,
     },
     Sync,
-    /// To the entry this number before the last.
+    /// Truncates to the entry this number before the last.
     Truncate(usize),
     Reset(u32),
     Purge(usize),
 }
 
-/// One step, and perhaps what goes wrong in it.
+/// One step, and possibly a fault in it.
 #[derive(Clone, Debug)]
 struct Act {
     step: Step,
@@ -31,7 +31,7 @@ struct Act {
 enum Trouble {
     /// The power fails after this number of changes, or at the end of the step.
     Crash(u64, Crash),
-    /// The next sync fails, the process ends, and then perhaps the power fails.
+    /// The next sync fails, and the process ends. Then the power may fail.
     FailedSync(Crash),
 }
 
@@ -75,7 +75,7 @@ fn options() -> impl Strategy<Value = LogOptions> {
 struct Model {
     base: Zxid,
     entries: Vec<Entry>,
-    /// How many of them must survive.
+    /// Number of entries that must survive.
     synced: usize,
     generation: u8,
 }
@@ -90,8 +90,8 @@ impl Model {
         (keep, keep.checked_sub(1).map_or(self.base, |i| self.entries[i].zxid))
     }
 
-    /// Does the step, on the model only if it was done; else returns what may be found instead of the model after the
-    /// next opening.
+    /// Runs the step on the log. On success it runs on the model, too. Otherwise returns the states
+    /// that the next opening may find besides the model.
     fn act(&mut self, log: &mut Log, step: &Step) -> Result<(), (LogError, Vec<Allowed>)> {
         self.generation = self.generation.wrapping_add(1);
         let as_before = Allowed { base: self.base, entries: self.entries.clone(), at_least: self.synced };
@@ -143,7 +143,7 @@ impl Model {
     }
 }
 
-/// A log that begins like `entries` and has at least the given number of them.
+/// A log that begins like `entries` and has at least this number of them.
 #[derive(Clone, Debug)]
 struct Allowed {
     base: Zxid,

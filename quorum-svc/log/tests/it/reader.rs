@@ -1,4 +1,4 @@
-//! Reading while the log is written.
+//! Reads during writes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,7 +22,7 @@ fn bounds_are_exact_in_memory_and_on_disk() {
         assert_eq!(counters(z(1, 5), z(1, 3), 9999), []);
         assert_eq!(counters(Zxid::ZERO, z(1, 30), 0), [0], "one, however large");
         assert_eq!(counters(z(1, 17), z(1, 30), 9999).last(), Some(&19));
-        // 84 is the weight of one of them.
+        // 84 is the weight of one entry.
         assert!(counters(z(1, 2), z(1, 30), 84 * 2).len() <= 2);
         let last_two = counters(z(1, 17), z(1, 30), 84 * 2 - 1);
         assert_eq!(last_two, [18]);
@@ -65,7 +65,7 @@ fn readers_never_see_a_mixture_while_the_log_is_cut_and_written_anew() {
     let read_all = |reader: LogReader| {
         let mut reads = 0u64;
         while !stop.load(Ordering::Relaxed) || reads < 100 {
-            // Whatever is read behind this one is of one generation: that of the payload of the first.
+            // All entries of one read are of one generation: that of the first payload.
             match reader.read_after(z(1, 3), Zxid(u64::MAX), 100_000) {
                 Ok(read) => {
                     let generation = |e: &api::Entry| {
@@ -88,7 +88,7 @@ fn readers_never_see_a_mixture_while_the_log_is_cut_and_written_anew() {
         }
     }
     std::thread::scope(|scope| {
-        // Also if the writer panics.
+        // Even if the writer panics.
         let stop_readers = StopAtDrop(&stop);
         let readers = [scope.spawn(|| read_all(reader.clone())), scope.spawn(|| read_all(reader.clone()))];
         for generation in 0..200u8 {

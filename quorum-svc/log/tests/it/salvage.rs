@@ -1,4 +1,4 @@
-//! The rest of a damaged log.
+//! Salvage of a damaged log.
 
 use std::path::{Path, PathBuf};
 
@@ -11,14 +11,15 @@ fn salvage(disk: &MemDisk) -> Result<Vec<PathBuf>, LogError> {
     Log::salvage(disk, Path::new(DIR), &tiny(), Base::EMPTY)
 }
 
-/// Salvages the log, and checks that it is a sound beginning of `all` with at least these many entries.
+/// Salvages the log, and checks that the result is a sound beginning of `all` with at least this number
+/// of entries.
 fn salvaged(disk: &MemDisk, all: &[Entry], at_least: usize) -> Vec<PathBuf> {
     assert!(matches!(open(disk, tiny()), Err(LogError::Damaged { .. })));
     let aside = salvage(disk).unwrap();
     let mut log = open(disk, tiny()).unwrap();
     let kept = contents(&log);
     assert!(kept.len() >= at_least && all.starts_with(&kept), "{} entries are left", kept.len());
-    // It goes on from there.
+    // The log continues from there.
     log.append(&all[kept.len()..]).unwrap();
     log.sync().unwrap();
     drop(log);
@@ -39,7 +40,7 @@ fn f9_whatever_stands_before_a_flipped_bit_is_kept_and_nothing_is_thrown_away() 
             assert!(disk.flip_bit(path, at as u64, (at % 8) as u8));
             let at_least = before + at.saturating_sub(40) / 96;
             let aside = salvaged(&disk, &all, if at < 40 { before } else { at_least });
-            // The damaged file is among the files put aside, byte for byte but for the flipped bit.
+            // The damaged file is among the files put aside, unchanged except for the flipped bit.
             let mut flipped = original[path].clone();
             flipped[at] ^= 1 << (at % 8);
             assert!(aside.iter().any(|p| disk.contents(p) == Some(flipped.clone())), "{aside:?}");
@@ -50,7 +51,7 @@ fn f9_whatever_stands_before_a_flipped_bit_is_kept_and_nothing_is_thrown_away() 
 
 fn contents_of_segment(path: &Path, all: &[Entry]) -> usize {
     let first = u64::from_str_radix(path.file_stem().unwrap().to_str().unwrap(), 16).unwrap();
-    // A segment of 400 bytes has room for three records of 96 and a mark.
+    // A segment of 400 bytes has room for three records of 96 bytes and a mark.
     all.iter().filter(|e| e.zxid.0 >= first).count().min(3)
 }
 
@@ -78,7 +79,7 @@ fn a_crash_in_the_middle_of_it_changes_nothing() {
 
 #[test]
 fn a_crash_while_nothing_is_sound_leaves_a_log() {
-    // A node that has promised anything refuses to start without one.
+    // A node with a promise refuses to start without a log.
     let strict = || LogOptions { may_create: false, ..tiny() };
     let all = entries(1, 0..12);
     let path = segments(&disk_with(&all)).remove(0);

@@ -116,7 +116,7 @@ fn b02_a_directory_knows_its_members_from_its_first_promise_on() {
     let disk = MemDisk::new();
     let alone = Ensemble::of_voters([1]).unwrap();
     drop(storage(&disk, alone.clone()).unwrap());
-    // A slip that is corrected at once.
+    // A configuration error that is corrected at once.
     let mut opened = storage(&disk, three()).unwrap();
     opened.epochs.store(epochs(1, 0)).unwrap();
     drop(opened);
@@ -200,8 +200,8 @@ fn incarnation(number: u64, run: u64) -> Incarnation {
     Incarnation { number, run }
 }
 
-/// The caller repeats its call as `quorum-svc` does. Returns an incarnation that its owner does not know, if
-/// one was reported.
+/// The caller repeats its call as `quorum-svc` does. Returns an incarnation that its owner does not
+/// know, if one was reported.
 fn call(caller: &mut Incarnations, id: u32, called: &mut Incarnations, other: u32) -> Option<Incarnation> {
     let mut said = Acquaintance::default();
     for _ in 0..2 {
@@ -258,7 +258,7 @@ fn f15_a_server_that_has_met_the_directory_since_recognises_an_older_copy() {
     let mut judge = begin(&other, 2, 6);
     assert_eq!(judge.met(PeerId(1)), Some(incarnation(2, 70)), "it is remembered");
 
-    // However often it starts, and in whichever direction they talk.
+    // Independent of the number of its starts and of the direction of the calls.
     for run in 71..80 {
         begin(&copy, 1, run);
     }
@@ -282,7 +282,7 @@ fn f15_a_server_that_has_met_the_directory_since_recognises_an_older_copy() {
     let own = older.own();
     older.outlive(incarnation(2, 70)).unwrap();
     assert_eq!(older.own(), own, "a late report of the same loss has no effect");
-    // The one that the copy was made of is the older one now.
+    // The original of the copy is now the older one.
     file.grow().unwrap();
     assert_eq!(call(&mut file, 1, &mut judge, 2), Some(own));
     // An empty directory is an older copy, too, for either direction of the call.
@@ -291,7 +291,8 @@ fn f15_a_server_that_has_met_the_directory_since_recognises_an_older_copy() {
     empty.outlive(own).unwrap();
     assert_eq!(empty.own(), incarnation(own.number + 1001, 90));
     assert_eq!(call(&mut judge, 2, &mut empty, 1), None);
-    // A server with an older copy itself has met an earlier incarnation: that loss is noted already.
+    // A server that itself runs on an older copy has met an earlier incarnation; that loss is stored
+    // already.
     let mut older_judge = begin(&disk_with(&[]), 3, 7);
     older_judge
         .meet(PeerId(1), Acquaintance { own: Some(incarnation(1, 70)), ..Acquaintance::default() })

@@ -1,4 +1,4 @@
-//! F11: snapshots, sound, damaged and half-written.
+//! F11: sound, damaged and half-written snapshots.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -97,7 +97,7 @@ fn every_flipped_bit_and_every_cut_is_found_and_the_older_one_taken() {
     let good = disk.contents(&path).unwrap();
     let mut damaged: Vec<Vec<u8>> = (0..good.len()).map(|cut| good[..cut].to_vec()).collect();
     damaged.push([&good[..], b"x"].concat());
-    // The last four bytes of the header are not used.
+    // The last four bytes of the header are unused.
     damaged.extend((0..good.len()).filter(|at| !(36..40).contains(at)).map(|at| {
         let mut bytes = good.clone();
         bytes[at] ^= 1 << (at % 8);
@@ -116,7 +116,8 @@ fn every_flipped_bit_and_every_cut_is_found_and_the_older_one_taken() {
         assert_eq!(report.skipped[0].zxid, z(1, 2));
         assert!(report.skipped[0].why.contains("0000000100000002.snap is damaged at byte"));
     }
-    // ZOOKEEPER-3231: the damaged one goes when there are two sound ones, not a sound one instead of it.
+    // ZOOKEEPER-3231: once there are two sound snapshots the damaged one is removed, and no sound one
+    // in its place.
     let (reopened, _) = open(&disk);
     write(&reopened, z(1, 3)).unwrap();
     assert_eq!((reopened.latest(), reopened.older()), (Some(z(1, 3)), Some(z(1, 1))));
@@ -141,7 +142,7 @@ fn a_failure_while_writing_leaves_the_older_ones() {
 
 #[test]
 fn a_received_one_is_apart_until_it_is_adopted() {
-    // Newer than the node's own, between them, at one of them, older than both.
+    // Newer than the node's own snapshots, between them, at one of them, older than both.
     let cases = [
         (z(2, 1), vec![z(1, 9), z(2, 1)]),
         (z(1, 7), vec![z(1, 5), z(1, 7)]),
@@ -220,7 +221,7 @@ fn one_is_received_while_one_of_the_nodes_own_is_written() {
     received.finish().unwrap();
     assert_eq!((snapshots.latest(), snapshots.received()), (Some(z(1, 5)), Some(on(z(1, 5)))));
 
-    // Adopting makes what is being written meanwhile a state of entries that the log does not have.
+    // After the adoption, the snapshot being written is a state of entries that the log does not have.
     let own = snapshots.begin(z(1, 8), Level(1)).unwrap();
     let next = snapshots.begin_received(z(1, 3), Level(1)).unwrap();
     snapshots.adopt_received(z(1, 5)).unwrap();
@@ -253,11 +254,11 @@ fn what_is_found_damaged_while_reading_no_longer_counts() {
     assert!(matches!(reader.next_chunk(), Err(SnapshotError::Damaged { .. })));
     assert_eq!((snapshots.latest(), snapshots.older()), (Some(z(1, 1)), None));
     assert!(matches!(snapshots.read(z(1, 2)), Err(SnapshotError::NotThere { .. })));
-    // An error of the disk says nothing about the contents.
+    // An error of the disk proves nothing about the contents.
     disk.fail(Fault { op: DiskOp::Read, path: String::new(), skip: 0, errno: Errno::IO });
     assert!(matches!(read(&snapshots, z(1, 1)), Err(SnapshotError::Disk(_))));
     assert_eq!(snapshots.latest(), Some(z(1, 1)));
-    // The state can be saved again where the damaged one was.
+    // The state can be saved again in the place of the damaged one.
     write(&snapshots, z(1, 2)).unwrap();
     assert_eq!(read(&snapshots, z(1, 2)).unwrap(), b"first of 0x100000002");
 }
@@ -277,7 +278,7 @@ fn of_two_received_ones_that_a_crash_left_one_remains() {
     assert_eq!(open(&disk).0.received(), None, "the earlier one does not come back");
 }
 
-/// A data directory with a whole log that stands on a received snapshot at `base`, with one of the node's own before it.
+/// A data directory with a whole log on a received snapshot at `base`, and an own snapshot before it.
 fn standing_on(disk: &MemDisk, base: Zxid, behind: u32) -> Storage {
     let mut storage = storage(disk).unwrap();
     let epochs = Epochs { accepted: base.epoch(), current: base.epoch(), ..Epochs::default() };
@@ -311,7 +312,7 @@ fn storage(disk: &MemDisk) -> Result<Storage, StorageError> {
     Storage::open(&disk, Path::new("/data"), &options)
 }
 
-/// A later leader began to send a snapshot, which came whole, and went; another one sent entries instead.
+/// A later leader sent a whole snapshot, and was lost. Another leader sent entries instead.
 #[test]
 fn a_received_snapshot_takes_no_entries_from_a_log_whose_own_one_is_damaged() {
     let disk = MemDisk::new();
@@ -329,7 +330,7 @@ fn a_received_snapshot_takes_no_entries_from_a_log_whose_own_one_is_damaged() {
 fn what_a_received_snapshot_does_take_is_noted() {
     let disk = MemDisk::new();
     let before = standing_on(&disk, z(1, 110), 10);
-    // From a leader that had less, and was deposed.
+    // From a leader with less, which was deposed.
     receive(&before.snapshots, z(1, 105)).unwrap();
     drop(before);
     assert!(disk.flip_bit(&path(z(1, 110)), 50, 0));

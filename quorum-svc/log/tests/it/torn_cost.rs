@@ -1,4 +1,4 @@
-//! The cost of the search behind a torn record, for any values of clients.
+//! The cost of the search behind a torn record for any values of clients.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
@@ -14,14 +14,14 @@ use crate::common::z;
 
 const VALUE: usize = (256 << 10) - 4096;
 
-/// At each 24th byte something that looks like the head of a record of `len` bytes.
+/// At each 24th byte, bytes that look like the head of a record of `len` bytes.
 fn heads(len: u32) -> Bytes {
     let prev = (0x7fff_ffff_u64 << 32) | 1;
     let words = [u64::from(len), prev + 1, prev];
     (0..VALUE / 24).flat_map(|_| words).flat_map(u64::to_le_bytes).collect::<Vec<u8>>().into()
 }
 
-/// Writes a batch of values, tears its first record, and returns how long recovery takes.
+/// Writes a batch of values, tears its first record, and returns the duration of the recovery.
 fn recover(dir: &Path, values: &[Bytes]) -> Duration {
     let options = LogOptions { secret: 77, ..LogOptions::default() };
     let open = || Log::open(Arc::new(FsDisk), dir, options.clone()).unwrap();
@@ -38,7 +38,7 @@ fn recover(dir: &Path, values: &[Bytes]) -> Duration {
         .collect();
     log.append(&entries).unwrap();
     drop(log);
-    // The power went before the sync: of the batch the first sector is missing.
+    // The power failed before the sync: the first sector of the batch is missing.
     let segment = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
     let segment = segment.into_iter().find(|p| p.extension().is_some_and(|e| e == "log")).unwrap();
     OpenOptions::new().write(true).open(segment).unwrap().write_all_at(&[0; 480], 40).unwrap();
@@ -50,7 +50,8 @@ fn recover(dir: &Path, values: &[Bytes]) -> Duration {
 
 #[test]
 fn b20_recovery_of_a_torn_tail_takes_no_longer_for_values_made_for_it() {
-    // Where the checksum of a whole record has to tell, 8 MiB of crafted values take 148 s (optimised), 2 MiB a 16th.
+    // If the search checked whole records, 8 MiB of crafted values would take 148 s (optimised), and 2
+    // MiB a sixteenth of it.
     const BATCH: usize = 8;
     let time = |value: Bytes| {
         let dir = tempfile::tempdir().unwrap();
@@ -60,7 +61,7 @@ fn b20_recovery_of_a_torn_tail_takes_no_longer_for_values_made_for_it() {
     let marks = time(vec![0xff; VALUE].into());
     let crafted = time(heads((BATCH * VALUE / 2) as u32));
     println!("{} KiB: plain {plain:?}, marks {marks:?}, heads {crafted:?}", (BATCH * VALUE) >> 10);
-    // The least that each byte can cost is to be looked at; the most, a checksum of 80 bytes.
+    // The minimum cost of a byte is one inspection, the maximum is a checksum of 80 bytes.
     let bound = plain * 40 + Duration::from_secs(2);
     assert!(crafted.max(marks) < bound, "plain {plain:?}, marks {marks:?}, heads {crafted:?}");
 }

@@ -1,8 +1,8 @@
 //! Limits on the unsent answers to reads, and the order in which connections continue.
 //!
-//! All sessions share [`Limits::unsent_total_max`]. A connection may use a sixteenth of the free part (dynamic
-//! thresholds, as in shared switch buffers). So many connections that read nothing leave enough for those that do. A
-//! single large answer may use more, down to the last quarter.
+//! All sessions share [`Limits::unsent_total_max`]. A connection may use a sixteenth of the free part
+//! (dynamic thresholds, as in shared switch buffers). So many connections that read nothing leave
+//! enough for those that do. A single large answer may use more, down to the last quarter.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -1,8 +1,8 @@
 //! Checks that the stores of all nodes have the same state.
 //!
-//! The leader's store periodically writes a check into the log. Each check contains the digest of the leader's state
-//! after the previous check. Every store has recorded its own digest there, and compares the two when it applies the
-//! check. Both belong to the same entry, even if a store lags.
+//! The leader's store periodically writes a check into the log. Each check contains the digest of the
+//! leader's state after the previous check. Every store has recorded its own digest there, and compares
+//! the two when it applies the check. Both belong to the same entry, even if a store lags.
 
 use std::time::Duration;
 
@@ -45,8 +45,8 @@ impl Checks {
         self.entries += 1;
     }
 
-    /// Handles the applied check at `zxid`, where the own digest is `own`; the leader had `digest` after the check at
-    /// `of`. Returns false if this store had another digest there.
+    /// Handles the applied check at `zxid`, where the own digest is `own`; the leader had `digest`
+    /// after the check at `of`. Returns false if this store had another digest there.
     pub(super) fn check(&mut self, now: Time, zxid: Zxid, own: u64, of: Zxid, digest: u64) -> bool {
         let before = self.noted.filter(|(at, _)| *at == of);
         let compared = before == Some((of, own)) && self.entries == 0;
@@ -69,7 +69,7 @@ impl Checks {
         Some(self.noted.unwrap_or_default())
     }
 
-    /// The requested check may never arrive.
+    /// Allows the next request, because the requested check may never arrive.
     pub(super) fn retry(&mut self) {
         self.under_way = false;
     }

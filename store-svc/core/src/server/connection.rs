@@ -18,8 +18,8 @@ pub(super) struct Conn {
     pub(super) identities: Identities,
     pub(super) place: Place,
     pub(super) stream: StreamId,
-    /// Whether the state has reached the entry that opened or resumed the session for this connection. If a later entry
-    /// resumes the session on another connection, this one ends.
+    /// Whether the state has reached the entry that opened or resumed the session for this connection.
+    /// If a later entry resumes the session on another connection, this one ends.
     pub(super) in_charge: bool,
     acked: WriteNumber,
     /// The xid of the last request that has arrived; 0 if there is none.
@@ -29,7 +29,8 @@ pub(super) struct Conn {
     /// The number of the first slot in the queue.
     first: u64,
     queue: VecDeque<Slot>,
-    /// Number of slots at the front of the queue that can progress no further without an answer from the quorum.
+    /// Number of slots at the front of the queue that can progress no further without an answer from
+    /// the quorum.
     begun: usize,
     /// Started requests in the queue that [hold](Slot::holds) later ones.
     holding: usize,
@@ -37,11 +38,11 @@ pub(super) struct Conn {
     asked: usize,
     /// Bytes of answers to reads that the shell has not sent yet.
     unsent: usize,
-    /// `None`: the connection receives the events of each entry when it is applied. Otherwise it receives events from
-    /// the history after this entry, see [`watching`].
+    /// `None`: the connection receives the events of each entry when it is applied. Otherwise it
+    /// receives events from the history after this entry, see [`watching`].
     pub(super) cursor: Option<Zxid>,
-    /// Items that wait while the connection is behind, each with the entry that it follows. Bounded by the requests,
-    /// whose answers these are.
+    /// Items that wait while the connection is behind, each with the entry that it follows. Bounded by
+    /// the requests, whose answers these are.
     pub(super) behind: VecDeque<(Zxid, Item)>,
     /// Their total weight.
     pub(super) behind_weight: usize,
@@ -68,10 +69,10 @@ pub(super) enum Phase {
 pub(super) struct Slot {
     xid: u64,
     number: Option<WriteNumber>,
-    /// Later writes do not start before this request is answered: they could be applied while it waits, and it must not
-    /// see them.
+    /// Later writes do not start before this request is answered: they could be applied while it waits,
+    /// and it must not see them.
     holds: bool,
-    /// Of a started read: its part of `Conn::expected`.
+    /// Share of a started read in `Conn::expected`; 0 for other requests.
     expected: usize,
     step: Step,
     trace: Trace,
@@ -126,7 +127,7 @@ impl Conn {
         if matches!(self.phase, Phase::Unary) { 0 } else { self.unsent }
     }
 
-    /// More bytes are passed to the shell.
+    /// Counts bytes that are passed to the shell.
     pub(super) fn count_unsent(&mut self, weight: usize) {
         self.unsent += weight;
     }
@@ -147,7 +148,8 @@ impl Conn {
         self.queue.get(usize::try_from(slot.checked_sub(self.first)?).ok()?)?.trace.as_deref()
     }
 
-    /// The step of a walk that has to be answered next. It counts as sent until it is [complete](Server::complete).
+    /// The step of a walk that has to be answered next. It counts as sent until it is
+    /// [complete](Server::complete).
     fn take_walk(&mut self) -> Option<WalkAsk> {
         let front = self.queue.front_mut().filter(|_| self.begun > 0)?;
         match std::mem::replace(&mut front.step, Step::Asked) {
@@ -166,8 +168,8 @@ impl Conn {
         self.queue.get_mut(usize::try_from(slot.checked_sub(self.first)?).ok()?)
     }
 
-    /// The error for the client when the connection ends. A session learns the outcome of its writes when it is
-    /// resumed; without a session, a pending write may still be applied.
+    /// The error for the client when the connection ends. A session learns the outcome of its writes
+    /// when it is resumed; without a session, a pending write may still be applied.
     pub(super) fn fate(&self, why: Result<(), OpError>) -> Result<(), OpError> {
         match why {
             Err(why) if matches!(self.phase, Phase::Unary) && self.asked > 0 => {
@@ -180,9 +182,10 @@ impl Conn {
         }
     }
 
-    /// Whether the next write must wait, so that no earlier read sees it. Reads between pending writes are answered at
-    /// once when their turn comes, however many bytes are unsent. So writes do not overtake reads that can be answered
-    /// first, and do not start while too many bytes are unsent or expected.
+    /// Whether the next write must wait, so that no earlier read sees it. Reads between pending writes
+    /// are answered at once when their turn comes, however many bytes are unsent. So writes do not
+    /// overtake reads that can be answered first, and do not start while too many bytes are unsent or
+    /// expected.
     fn holds_writes(&self, allowance: usize) -> bool {
         match self.asked {
             0 => self.begun > 0,
@@ -266,7 +269,7 @@ impl Server {
         self.run(id);
     }
 
-    /// A request has reached its deadline: it is answered in its turn, or fails.
+    /// Ends the wait of a request: it is answered in its turn, or fails with this error.
     pub(super) fn end_wait(&mut self, id: ConnId, slot: u64, result: Result<(), OpError>) {
         let zxid = self.state.applied();
         let Some(waiting) = self.conns.get_mut(&id).and_then(|conn| conn.slot_mut(slot)) else { return };
@@ -405,8 +408,8 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             Op::CancelWatches(_) | Op::AddWatches(_)
                 if op.awaits().is_none_or(|zxid| zxid <= means.applied) =>
             {
-                // A request that may wait for room or for events delays later writes, so that it need not wait for
-                // those as well.
+                // A request that may wait for room or for events delays later writes, so that it need
+                // not wait for those as well.
                 if !slot.holds && watching::may_wait(op) {
                     slot.holds = true;
                     conn.holding += 1;
@@ -503,8 +506,8 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
     }
 }
 
-/// Answers requests from the front of the queue up to the first that still waits. Returns whether there was any,
-/// because more requests may then start.
+/// Answers requests from the front of the queue up to the first that still waits. Returns whether there
+/// was any, because more requests may then start.
 fn answer(
     conn: &mut Conn,
     id: ConnId,
@@ -526,7 +529,8 @@ fn answer(
                 break;
             }
             Step::Todo(op @ (Op::Read(..) | Op::MultiRead(..) | Op::Ephemerals { .. })) if !unary => {
-                // The size of a MultiRead is computed only once: this check repeats whenever others take answers.
+                // The size of a MultiRead is computed only once: this check repeats whenever others
+                // take answers.
                 let weight =
                     if matches!(op, Op::MultiRead(..)) { slot.expected } else { expected(op, state) };
                 let fits = turn.answers.allows(limits, conn.unsent, weight);
@@ -639,8 +643,8 @@ fn admit(write: &Write, means: &Means<'_>) -> Result<(), OpError> {
     if means.room > room_for(write, means.state) { Err(OpError::DiskFull) } else { Ok(()) }
 }
 
-/// The minimum disk space for a write. The check uses the current size of the tree. Other clients may change it first,
-/// so this is no guarantee, but pending writes bound the error.
+/// The minimum disk space for a write. The check uses the current size of the tree. Other clients may
+/// change it first, so this is no guarantee, but pending writes bound the error.
 fn room_for(write: &Write, state: &State) -> Room {
     let old = |path: &Path| state.tree().stat(path).map_or(0, |stat| i64::from(stat.data_length));
     let created = |create: &Create| {
@@ -755,12 +759,13 @@ impl Size {
     }
 }
 
-/// Overhead of a part of a write besides its path and its value: some 64 bytes in an entry; in the answer a `Stat` and
-/// the suffix of a sequential path. The constant exceeds both.
+/// Overhead of a part of a write besides its path and its value: some 64 bytes in an entry; in the
+/// answer a `Stat` and the suffix of a sequential path. The constant exceeds both.
 const PART: usize = 192;
 
-/// Paths count as well as values: links between servers carry both, and answers to clients, which have the same limit,
-/// carry the paths of created znodes. The rest of [`PAYLOAD_MAX`] exceeds the size of the other fields of a command.
+/// Paths count as well as values: links between servers carry both, and answers to clients, which have
+/// the same limit, carry the paths of created znodes. The rest of [`PAYLOAD_MAX`] exceeds the size of
+/// the other fields of a command.
 const ENTRY_MAX: u64 = (PAYLOAD_MAX - (64 << 10)) as u64;
 
 /// Number of names that a connection lists before the turns of others: one page, or a few small ones.

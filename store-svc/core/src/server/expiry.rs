@@ -1,9 +1,9 @@
 //! Detection of silent sessions, on the leading node only and only while it serves.
 //!
-//! A session is closed in three steps. Its timeout passes without a sign of life. A barrier confirms that this node
-//! still leads, so no other leader counted one in the meantime. Then the close is submitted, once. From then on the
-//! node counts no sign of life of the session, so none is confirmed. The entry closes the session in this epoch only:
-//! the next leader counts and confirms from the start.
+//! A session is closed in three steps. Its timeout passes without a sign of life. A barrier confirms
+//! that this node still leads, so no other leader counted one in the meantime. Then the close is
+//! submitted, once. From then on the node counts no sign of life of the session, so none is confirmed.
+//! The entry closes the session in this epoch only: the next leader counts and confirms from the start.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +15,8 @@ use api::{SessionId, Ticket, Time};
 
 use crate::SessionInfo;
 
-/// The node reads the clock at half this interval while it tracks sessions. A longer step of the clock means that the
-/// node was suspended.
+/// The node reads the clock at half this interval while it tracks sessions. A longer step of the clock
+/// means that the node was suspended.
 pub(super) const PAUSE: Duration = Duration::from_millis(500);
 
 /// Pause after a failed close.
@@ -51,7 +51,7 @@ struct Tracked {
 }
 
 impl Expiry {
-    /// Starts again: every session counts as heard just now.
+    /// Starts to track these sessions: each counts as heard just now.
     pub(super) fn start(&mut self, now: Time, sessions: impl Iterator<Item = (SessionId, SessionInfo)>) {
         self.leading = Some(Leading::default());
         for (session, info) in sessions {
@@ -92,7 +92,8 @@ impl Expiry {
         }
     }
 
-    /// Counts a sign of life. Returns false if it does not count: the session is unknown here, or is being closed.
+    /// Counts a sign of life. Returns false if it does not count: the session is unknown here, or is
+    /// being closed.
     pub(super) fn heard(&mut self, session: SessionId, now: Time) -> bool {
         let Some(tracked) = self.leading.as_mut().and_then(|l| l.sessions.get_mut(&session)) else {
             return false;
@@ -103,15 +104,15 @@ impl Expiry {
         !tracked.closing || is_on(Mutant::ConfirmedThoughClosing)
     }
 
-    /// This node was unable to receive anything for this time.
+    /// Extends all deadlines by this time, in which the node was unable to receive anything.
     pub(super) fn stood_still(&mut self, gap: Duration) {
         for tracked in self.leading.iter_mut().flat_map(|l| l.sessions.values_mut()) {
             tracked.heard = tracked.heard + gap;
         }
     }
 
-    /// Checks for silent sessions. Returns true if a barrier has to be [asked](Expiry::asked) for, after which they are
-    /// [confirmed](Expiry::confirmed).
+    /// Checks for silent sessions. Returns true if a barrier has to be [asked](Expiry::asked) for,
+    /// after which they are [confirmed](Expiry::confirmed).
     pub(super) fn suspects(&mut self, now: Time) -> bool {
         let Some(leading) = &mut self.leading else { return false };
         while let Some(&(at, session)) = leading.due.first().filter(|(at, _)| *at <= now) {
@@ -127,7 +128,7 @@ impl Expiry {
         !leading.suspects.is_empty() && leading.asked.is_none()
     }
 
-    /// This barrier is pending.
+    /// Records the pending barrier.
     pub(super) fn asked(&mut self, ticket: Ticket) {
         if let Some(leading) = &mut self.leading {
             leading.asked = Some(ticket);
@@ -155,7 +156,7 @@ impl Expiry {
         silent
     }
 
-    /// The barrier was rejected or lost.
+    /// Handles a barrier that was rejected or lost.
     pub(super) fn unconfirmed(&mut self, barrier: Ticket, now: Time) {
         if let Some(leading) = self.leading.as_mut().filter(|l| l.asked == Some(barrier)) {
             leading.asked = None;

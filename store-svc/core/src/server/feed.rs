@@ -26,8 +26,9 @@ impl Server {
         }
     }
 
-    /// Applies an entry and answers the requests that wait for it, before the next entry is applied. So a read between
-    /// two writes of its session sees the first and not the second. Returns false if the entry does not fit.
+    /// Applies an entry and answers the requests that wait for it, before the next entry is applied. So
+    /// a read between two writes of its session sees the first and not the second. Returns false if the
+    /// entry does not fit.
     fn on_entry(&mut self, entry: Committed) -> bool {
         let Committed { zxid, time_ms, origin, level, command } = entry;
         if !zxid.follows(self.state.applied()) {
@@ -176,8 +177,8 @@ impl Server {
         } else {
             self.down_since.get_or_insert(self.now);
         }
-        // Only the leader's store closes sessions. A new leader has not heard any session yet, so every session gets
-        // its full timeout.
+        // Only the leader's store closes sessions. A new leader has not heard any session yet, so every
+        // session gets its full timeout.
         let leads = status.serving && status.role == Role::Leading;
         let knows = self.expiry.active() || self.keeps_time_from.is_some();
         if !leads {
@@ -190,8 +191,8 @@ impl Server {
         }
     }
 
-    /// Starts to track sessions, if this node leads and has applied everything that its quorum had when it began to
-    /// lead.
+    /// Starts to track sessions, if this node leads and has applied everything that its quorum had when
+    /// it began to lead.
     pub(super) fn keep_time(&mut self) {
         if self.keeps_time_from.take_if(|from| *from <= self.state.applied()).is_some() {
             self.expiry.start(self.now, self.state.sessions());
@@ -258,7 +259,8 @@ impl Server {
             Some(Pending::Close { conn, slot, command }) => {
                 self.submit(Pending::Close { conn, slot, command: command.clone() }, command);
             }
-            // If the first attempt succeeded, it opened a session that nobody knows and that expires.
+            // If the first attempt succeeded, it opened a session that no client knows, and that
+            // session expires.
             Some(Pending::Open { conn, command }) => {
                 self.submit(Pending::Open { conn, command: command.clone() }, command);
             }

@@ -1,26 +1,31 @@
-//! The front of a node, pure: connections, the order of a session's requests, the requests that wait for log entries,
-//! and the detection of silent sessions.
+//! The front of a node, pure: connections, the order of a session's requests, the requests that wait
+//! for log entries, and the detection of silent sessions.
 //!
 //! The shell feeds [`Input`]s and carries out [`Output`]s in their order. Rules:
 //!
-//! - Requests of one session take effect and are answered in arrival order. A read waits only for earlier writes and
-//!   barriers of its own session. If there are none, it is answered at once, also without a leader.
-//! - Writes are pipelined: they go to the quorum as they arrive. A write waits only behind an unanswered sync, or
-//!   behind a read that waits for a later state or for room, so that the read cannot see it. A close waits until all
-//!   earlier requests are answered.
-//! - A sync and a linearizable read are answered after a barrier that was requested after their arrival. One barrier is
-//!   pending at a time and serves all requests that arrived before it was sent; later requests wait for the next.
-//! - One connection of the ensemble acts for a session. A connection that resumes the session first writes an entry
-//!   into the log. Later entries of another connection have no effect, and such a connection ends when it learns of it.
-//! - One connection lists a bounded number of names in a row and then waits for the turns of others. So a ping of
-//!   another session never waits for more than a few pages. Reads between pending writes are the exception: they are
-//!   answered when their turn comes. The limit of pending reads makes their answers fit into the connection's share of
-//!   unsent bytes; a read that still does not fit is rejected on its own.
-//! - The number of numbered writes that are rejected per second for lack of disk space is bounded, because each
-//!   rejection is an entry. On the same connection, requests after a write that waits for its rejection wait as well.
-//! - If a numbered write does not get its place in the log (rejected, or out of order), its connection ends: the client
-//!   sends all unanswered requests again, in order, on a new one. No write is applied twice: the state keeps the
-//!   results by number.
+//! - Requests of one session take effect and are answered in arrival order. A read waits only for
+//!   earlier writes and barriers of its own session. If there are none, it is answered at once, also
+//!   without a leader.
+//! - Writes are pipelined: they go to the quorum as they arrive. A write waits only behind an
+//!   unanswered sync, or behind a read that waits for a later state or for room, so that the read
+//!   cannot see it. A close waits until all earlier requests are answered.
+//! - A sync and a linearizable read are answered after a barrier that was requested after their
+//!   arrival. One barrier is pending at a time and serves all requests that arrived before it was sent;
+//!   later requests wait for the next.
+//! - One connection of the ensemble acts for a session. A connection that resumes the session first
+//!   writes an entry into the log. Later entries of another connection have no effect, and such a
+//!   connection ends when it learns of it.
+//! - One connection lists a bounded number of names in a row and then waits for the turns of others. So
+//!   a ping of another session never waits for more than a few pages. Reads between pending writes are
+//!   the exception: they are answered when their turn comes. The limit of pending reads makes their
+//!   answers fit into the connection's share of unsent bytes; a read that still does not fit is
+//!   rejected on its own.
+//! - The number of numbered writes that are rejected per second for lack of disk space is bounded,
+//!   because each rejection is an entry. On the same connection, requests after a write that waits for
+//!   its rejection wait as well.
+//! - If a numbered write does not get its place in the log (rejected, or out of order), its connection
+//!   ends: the client sends all unanswered requests again, in order, on a new one. No write is applied
+//!   twice: the state keeps the results by number.
 
 mod answers;
 mod checks;
@@ -94,8 +99,9 @@ pub struct Server {
     reaper: Reaper,
     /// Time of the last applied entry.
     applied_at: Time,
-    /// Set while this node leads but its state is behind the log of the quorum: it tracks sessions from this entry on.
-    /// Before that, it does not know the pending closes that an earlier process of this store decided.
+    /// Set while this node leads but its state is behind the log of the quorum: it tracks sessions from
+    /// this entry on. Before that, it does not know the pending closes that an earlier process of this
+    /// store decided.
     keeps_time_from: Option<Zxid>,
     asks: Vec<Ask>,
     outbox: Outbox,
@@ -193,8 +199,8 @@ impl Server {
         .min()
     }
 
-    /// Replaces the state by a snapshot from the quorum, because the entries in between are no longer available. Returns
-    /// the old state: to drop a large one takes long.
+    /// Replaces the state by a snapshot from the quorum, because the entries in between are no longer
+    /// available. Returns the old state: to drop a large one takes long.
     pub fn replace_state(&mut self, now: Time, state: State) -> State {
         self.advance_time(now);
         let back = state.applied() < self.state.applied();
@@ -203,8 +209,8 @@ impl Server {
         let connected: Vec<(SessionId, ConnId)> = self.sessions.iter().map(|(&s, &c)| (s, c)).collect();
         for (session, conn) in connected {
             match self.state.session(session) {
-                // Its client may have seen more than this node has now; it moves to another node, or waits on a new
-                // connection.
+                // Its client may have seen more than this node has now; it moves to another node, or
+                // waits on a new connection.
                 _ if back => {
                     let why = format!(
                         "node {} starts again from an older state; connect to another node",
@@ -235,8 +241,9 @@ impl Server {
         old
     }
 
-    /// Discards the state, which differs from the leader's, and stops serving until a new feed has provided another
-    /// one. Ends all connections. Returns the old state, like [`Server::replace_state`].
+    /// Discards the state, which differs from the leader's, and stops serving until a new feed has
+    /// provided another one. Ends all connections. Returns the old state, like
+    /// [`Server::replace_state`].
     pub fn start_over(&mut self, now: Time) -> State {
         let mut state = State::seeded(self.state.seed());
         state.forget_checkpoint();
@@ -250,8 +257,8 @@ impl Server {
         old
     }
 
-    /// The last entry after which this state was compared with the leader's and equal, since the server [started
-    /// over](Server::start_over); zero if there is none.
+    /// The last entry after which this state was compared with the leader's and equal, since the server
+    /// [started over](Server::start_over); zero if there is none.
     #[must_use]
     pub fn agreed(&self) -> Zxid {
         self.checks.agreed()
@@ -325,8 +332,8 @@ impl Server {
 
 impl Server {
     fn advance_time(&mut self, now: Time) {
-        // A node that was suspended (by a debugger, a hypervisor, SIGSTOP) received nothing, so the sessions were not
-        // necessarily silent.
+        // A node that was suspended (by a debugger, a hypervisor, SIGSTOP) received nothing, so the
+        // sessions were not necessarily silent.
         let gap = now.since(self.now);
         if gap > expiry::PAUSE {
             self.expiry.stood_still(gap);

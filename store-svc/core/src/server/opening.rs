@@ -74,8 +74,8 @@ impl Server {
         }
     }
 
-    /// The session `id` exists, opened by the connection itself or resumed on the given stream. From now on this
-    /// connection alone acts for it.
+    /// The session `id` exists, opened by the connection itself or resumed on the given stream. From
+    /// now on this connection alone acts for it.
     pub(super) fn opened(
         &mut self,
         id: ConnId,
@@ -123,7 +123,7 @@ impl Server {
         self.run(id);
     }
 
-    /// The state has reached an entry that resumed this session.
+    /// Handles an entry that resumed this session.
     pub(super) fn on_newest_stream(&mut self, session: SessionId, newest: StreamId) {
         let Some(&id) = self.sessions.get(&session) else { return };
         let Some(conn) = self.conns.get_mut(&id) else { return };
@@ -257,8 +257,8 @@ impl Server {
                     Some(info) if info.admits(&token, &identities) => {
                         self.opened(id, session, Some(stream), info.timeout_ms);
                     }
-                    // The same error for a wrong token, a missing identity and an unknown session: it does not reveal
-                    // the cause.
+                    // The same error for a wrong token, a missing identity and an unknown session: it
+                    // does not reveal the cause.
                     _ if stage == Stage::Verified => self.close(id, Err(OpError::SessionExpired(session))),
                     _ => {
                         if let Some(opening) = self.opening_mut(id) {
@@ -271,7 +271,7 @@ impl Server {
         }
     }
 
-    /// `on_unary` queues a unary call before this point.
+    /// Runs the request of a unary call, which `on_unary` queues before this point.
     fn run_if_asked(&mut self, id: ConnId) {
         if self.conns.get(&id).is_some_and(Conn::has_requests) {
             self.run(id);
@@ -285,6 +285,6 @@ impl Server {
     }
 }
 
-/// Maximum number of open sessions while growing writes are rejected: sessions need little space, and a client needs
-/// one to delete.
+/// Maximum number of open sessions while growing writes are rejected: sessions need little space, and a
+/// client needs one to delete.
 const SESSIONS_WITHOUT_ROOM: usize = 1000;

@@ -5,15 +5,15 @@ use api::{DATA_MAX, Identities, Page, Read, ReadOutcome};
 
 use super::*;
 
-/// Maximum size of the answer to a read of several parts, in bytes: the largest value fits, and the answer fits into a
-/// message.
+/// Maximum size of the answer to a read of several parts, in bytes: the largest value fits, and the
+/// answer fits into a message.
 const ANSWER_MAX: usize = DATA_MAX as usize + (256 << 10);
 
 /// Maximum size of the error for a part that is too large: every part has this much room.
 const REFUSED: usize = 160;
 
-/// Maximum number of names that the parts of one read list together, plus one name for each part: other requests wait
-/// in the meantime.
+/// Maximum number of names that the parts of one read list together, plus one name for each part: other
+/// requests wait in the meantime.
 const NAMES_MAX: usize = 2 * Page::NAMES_MAX as usize;
 
 /// Approximate size of the answer to a read, in bytes.
@@ -29,8 +29,8 @@ pub(super) fn expected(op: &Op, state: &State) -> usize {
     }
 }
 
-/// Answers several reads at once. A part whose answer does not fit any more fails on its own; before that, pages become
-/// shorter.
+/// Answers several reads at once. A part whose answer does not fit any more fails on its own; before
+/// that, pages become shorter.
 pub(super) fn read_all(
     reads: &[Read],
     state: &State,

@@ -1,7 +1,8 @@
 //! The removal of expired znodes: by the leader's store, a few at a time, through the log.
 //!
-//! The state knows the candidates. Expiry uses the time of the log, which is only approximately known between two
-//! entries. If a removal turns out to be early, it is rejected when its entry is applied, and requested again later.
+//! The state knows the candidates. Expiry uses the time of the log, which is only approximately known
+//! between two entries. If a removal turns out to be early, it is rejected when its entry is applied,
+//! and requested again later.
 
 use std::time::Duration;
 
@@ -38,13 +39,13 @@ impl Reaper {
         self.next_timeout().is_some_and(|next| next <= now)
     }
 
-    /// A round has requested this many entries.
+    /// Records a round that has requested this many entries.
     pub(super) fn asked(&mut self, now: Time, asked: usize, interval: Duration) {
         self.under_way = asked;
         self.next = now + if asked >= AT_ONCE { PAUSE.min(interval) } else { interval };
     }
 
-    /// One of them has arrived, or never will.
+    /// Records that one of the entries has arrived, or never will.
     pub(super) fn settled(&mut self) {
         self.under_way = self.under_way.saturating_sub(1);
     }

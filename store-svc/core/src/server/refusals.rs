@@ -1,9 +1,10 @@
 //! Limits the rejections for lack of disk space that a node logs per second.
 //!
-//! The rejection of a numbered write is an entry, because only the log can consume its number. So the later writes of
-//! its session continue, and none is applied twice. But a client that repeats thousands of writes would fill the rest
-//! of the disks with rejections. So this module limits their rate, and the later requests of a connection wait with the
-//! write that waits for its rejection. Requests of all other connections continue.
+//! The rejection of a numbered write is an entry, because only the log can consume its number. So the
+//! later writes of its session continue, and none is applied twice. But a client that repeats thousands
+//! of writes would fill the rest of the disks with rejections. So this module limits their rate, and
+//! the later requests of a connection wait with the write that waits for its rejection. Requests of all
+//! other connections continue.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -17,7 +18,8 @@ pub(super) struct Refusals {
     left: usize,
     /// ... before this time.
     until: Time,
-    /// Connections whose next write waits for its rejection, in order of their turns. A connection occurs once.
+    /// Connections whose next write waits for its rejection, in order of their turns. A connection
+    /// occurs once.
     waiting: VecDeque<ConnId>,
 }
 

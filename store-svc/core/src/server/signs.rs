@@ -1,8 +1,8 @@
 //! Signs of life: from the node that received them to the leader's store, and the confirmations back.
 //!
-//! A client measures its timeout from the time when it sent the last confirmed request. So a request is confirmed only
-//! after the leader's store has counted it, and a quorum has then confirmed that the store's node leads. So the
-//! leader's count never starts before the client's.
+//! A client measures its timeout from the time when it sent the last confirmed request. So a request is
+//! confirmed only after the leader's store has counted it, and a quorum has then confirmed that the
+//! store's node leads. So the leader's count never starts before the client's.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -84,8 +84,9 @@ impl Signs {
         Some(bytes)
     }
 
-    /// The answer of the leader's store: the counted sessions, each with its connection and request. Those of `refused`
-    /// that are still `open` here are reported again: the leader may not have applied the entry that opens them.
+    /// The answer of the leader's store: the counted sessions, each with its connection and request.
+    /// Those of `refused` that are still `open` here are reported again: the leader may not have
+    /// applied the entry that opens them.
     pub(super) fn confirmed(
         &mut self,
         ticket: Ticket,

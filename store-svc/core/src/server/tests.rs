@@ -1,4 +1,4 @@
-//! Nodes on a log that is written by hand: what a quorum would do is spelled out line by line.
+//! Nodes on a log that each test writes itself: the test plays the quorum, line by line.
 
 use api::{Create, Epoch, Origin, Path, Read, ReadOutcome, SessionToken, WriteOutcome, ports::Room};
 use bytes::Bytes;
@@ -29,7 +29,7 @@ fn path(p: &str) -> Path {
     Path::new(p).unwrap()
 }
 
-/// After so long a session with a time-out of 4 s is closed: the clocks of two machines may differ.
+/// A session with a time-out of 4 s is closed after this time: the clocks of two machines may differ.
 const SILENCE: Duration = Duration::from_millis(4000 + 40);
 
 fn create(p: &str) -> Op {
@@ -44,18 +44,18 @@ fn get(p: &str) -> Op {
     Op::Read(Read::Get { path: path(p) }, ReadLevel::Local)
 }
 
-/// One node, the time, and everything that it has put out.
+/// One node, the time, and all its outputs.
 struct Node {
     server: Server,
     now: Time,
     asks: Vec<Ask>,
     reports: Vec<Bytes>,
-    /// Answers to reports of others.
+    /// Answers to reports of other nodes.
     confirms: Vec<Bytes>,
     sent: Vec<(ConnId, Item)>,
     closed: Vec<(ConnId, Result<(), OpError>)>,
     diverged: Vec<(Zxid, u64, u64)>,
-    /// Its checks get into the log; in most tests they would only be in the way.
+    /// Its checks get into the log. Most tests do not need them.
     compares: bool,
     stopped: Vec<String>,
 }
@@ -78,14 +78,14 @@ impl Node {
         }
     }
 
-    /// A node that has a leader.
+    /// A node with a leader.
     fn serving(id: u32, role: Role) -> Node {
         let mut node = Node::new(id);
         node.status(role, true);
         node
     }
 
-    /// What a leader reports to itself is confirmed at once.
+    /// A leader confirms its own reports at once.
     fn input(&mut self, input: Input) {
         self.server.handle(self.now, input);
         let (me, leads) = (self.server.config.me, self.server.status.role == Role::Leading);
@@ -150,7 +150,7 @@ impl Node {
         self.input(Input::Open { conn: ConnId(conn), open, drawn, identities: api::Identities::default() });
     }
 
-    /// Sends requests; the xid is the place in the list, writes are numbered from `first`.
+    /// Sends requests. The xid is the index in the list; writes are numbered from `first`.
     fn ask(&mut self, conn: u64, first: u64, ops: Vec<Op>) {
         let mut number = first;
         let requests = ops.into_iter().enumerate().map(|(xid, op)| {
@@ -163,7 +163,7 @@ impl Node {
         self.input(Input::Requests { conn: ConnId(conn), acked: WriteNumber(first - 1), requests });
     }
 
-    /// Up to which request a connection was told that its session lives.
+    /// The last request that was confirmed to a connection as a sign of life.
     fn confirmed(&self, conn: u64) -> Option<u64> {
         self.sent.iter().rev().find_map(|(c, item)| match item {
             Item::Confirmed { xid } if *c == ConnId(conn) => Some(*xid),
@@ -171,7 +171,7 @@ impl Node {
         })
     }
 
-    /// Answers to a connection so far: xids with what they got.
+    /// The new answers to a connection: xids and results.
     fn take_replies(&mut self, conn: u64) -> Vec<(u64, Result<Outcome, OpError>)> {
         let mut replies = Vec::new();
         self.sent.retain(|(c, item)| match item {
@@ -196,12 +196,12 @@ impl Node {
 #[derive(Default)]
 struct Log {
     entries: Vec<Committed>,
-    /// The leader stamps entries with this.
+    /// The leader's time for entries.
     time_ms: i64,
 }
 
 impl Log {
-    /// Puts what a node has submitted into the log and leaves its barriers to the caller.
+    /// Appends a node's submissions to the log, and returns its other requests.
     fn accept(&mut self, node: &mut Node) -> Vec<Ask> {
         let mut rest = Vec::new();
         for ask in std::mem::take(&mut node.asks) {
@@ -223,7 +223,7 @@ impl Log {
         rest
     }
 
-    /// Feeds a node what it does not have yet, in one batch.
+    /// Feeds a node its missing entries in one batch.
     fn feed(&self, node: &mut Node) {
         let applied = node.server.state().applied().counter() as usize;
         if applied == 0 {
@@ -261,7 +261,7 @@ fn data(result: &Result<Outcome, OpError>) -> &[u8] {
     }
 }
 
-/// A session opened on node 1, in charge there; node 2 knows of it.
+/// A session opened on node 1, which acts for it; node 2 knows the session.
 fn two_nodes_and_a_session() -> (Node, Node, Log, SessionId) {
     let (a, mut log, session) = {
         let (mut a, mut log) = (Node::serving(1, Role::Following), Log::default());

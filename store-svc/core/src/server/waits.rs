@@ -1,4 +1,5 @@
-//! Requests that wait for knowledge of this node: for a barrier, which many of them share, or for an applied entry.
+//! Requests that wait for knowledge of this node: for a barrier, which many of them share, or for an
+//! applied entry.
 
 use std::collections::BTreeSet;
 
@@ -18,8 +19,8 @@ pub(super) enum Waiter {
 pub(super) struct Waits {
     /// Waiters of the pending barrier. `None` if none is pending.
     round: Option<BTreeSet<Waiter>>,
-    /// Waiters that arrived after the pending barrier was sent. It proves nothing about commits between its start and
-    /// their arrival, so they wait for the next one.
+    /// Waiters that arrived after the pending barrier was sent. It proves nothing about commits between
+    /// its start and their arrival, so they wait for the next one.
     next: BTreeSet<Waiter>,
     /// Waiters for an applied entry.
     behind: BTreeSet<(Zxid, Waiter)>,
@@ -75,8 +76,8 @@ impl Waits {
 }
 
 impl Server {
-    /// Requests a barrier if there are waiters and none is pending. Call it when the requests leave: it serves all
-    /// waiters that have arrived by then.
+    /// Requests a barrier if there are waiters and none is pending. Call it when the requests leave: it
+    /// serves all waiters that have arrived by then.
     pub(super) fn begin_round(&mut self) {
         if self.waits.round.is_none() && !self.waits.next.is_empty() {
             self.waits.round = Some(std::mem::take(&mut self.waits.next));
@@ -84,7 +85,7 @@ impl Server {
         }
     }
 
-    /// The pending barrier is complete, or has failed.
+    /// Ends the pending barrier, which is complete or has failed.
     pub(super) fn end_round(&mut self, result: &Result<(), OpError>) {
         for waiter in self.waits.round.take().unwrap_or_default() {
             match (waiter, result) {
@@ -95,7 +96,7 @@ impl Server {
         }
     }
 
-    /// The state has advanced.
+    /// Retries the waiters for entries after the state has advanced.
     pub(super) fn retry_behind(&mut self) {
         let applied = self.state.applied();
         while let Some((zxid, waiter)) = self.waits.behind.first().copied().filter(|(z, _)| *z <= applied) {

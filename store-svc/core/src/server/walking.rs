@@ -11,8 +11,8 @@ use super::*;
 const WALKS_MAX: usize = 16;
 /// A walk ends after this time without a request.
 const IDLE: Duration = Duration::from_secs(10);
-/// Maximum number of znodes that one part visits, and its approximate size in bytes: other requests wait in the
-/// meantime.
+/// Maximum number of znodes that one part visits, and its approximate size in bytes: other requests
+/// wait in the meantime.
 const PART: (usize, usize) = (1_000, 256 << 10);
 
 /// Running walks, by the time of their last request.
@@ -28,7 +28,7 @@ impl Walks {
         self.last.values().min().map(|last| *last + IDLE)
     }
 
-    /// Another state has replaced the state of the walks.
+    /// Drops all walks, because another state has replaced theirs.
     pub(super) fn forget(&mut self) {
         self.last.clear();
     }

@@ -1,10 +1,11 @@
 //! Watches and the order of a connection: the position of each item relative to the log entries.
 //!
-//! A connection is *live* while it receives the events of each entry when the entry is applied, before any answer that
-//! reflects the entry. A connection without room for events, or with a new watch in the past, is *behind*: it has a
-//! cursor into the history. Answers and states for it wait in the meantime, each with the entry that it follows. So a
-//! slow client costs a cursor and its pending requests. It receives everything in the same order as a fast client, or
-//! an error with the position where its events end.
+//! A connection is *live* while it receives the events of each entry when the entry is applied, before
+//! any answer that reflects the entry. A connection without room for events, or with a new watch in the
+//! past, is *behind*: it has a cursor into the history. Answers and states for it wait in the meantime,
+//! each with the entry that it follows. So a slow client costs a cursor and its pending requests. It
+//! receives everything in the same order as a fast client, or an error with the position where its
+//! events end.
 
 use api::{
     mutants::{Mutant, is_on},
@@ -16,11 +17,12 @@ use api::{
 use super::{connection::Conn, *};
 use crate::watch::{Added, Reached, Watches, event};
 
-/// Approximate maximum size of a group or state, in bytes; larger ones are split. A part has at least one event or
-/// znode.
+/// Approximate maximum size of a group or state, in bytes; larger ones are split. A part has at least
+/// one event or znode.
 const PART_BYTES: usize = 256 << 10;
 
-/// A connection without events gets a mark after this time, plus up to half of it, so that not all get one at once.
+/// A connection without events gets a mark after this time, plus up to half of it, so that not all get
+/// one at once.
 const MARK_AFTER: Duration = Duration::from_secs(4);
 /// Interval of the checks for marks.
 const MARK_SWEEP: Duration = Duration::from_millis(500);
@@ -37,7 +39,8 @@ pub(super) struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    /// Whether a connection has room for events of this weight, in addition to others that will be sent first.
+    /// Whether a connection has room for events of this weight, in addition to others that will be sent
+    /// first.
     fn has_room(&self, conn: &Conn, coming: usize, weight: usize) -> bool {
         let allowed = self.answers.allowance(self.limits).min(self.limits.events_max).max(EVENTS_LEAST);
         let unsent = conn.unsent().saturating_sub(conn.behind_weight) + coming;
@@ -192,7 +195,8 @@ pub(super) fn add(
     refused
 }
 
-/// Whether a request with watches may have to wait at first: for room for a state, or until its connection is live.
+/// Whether a request with watches may have to wait at first: for room for a state, or until its
+/// connection is live.
 pub(super) fn may_wait(op: &Op) -> bool {
     match op {
         Op::AddWatches(add) => add.specs.iter().any(|spec| spec.state != StateRule::Never),
@@ -271,8 +275,8 @@ impl Server {
         }
     }
 
-    /// Handles a connection whose client has closed its session: pending requests are answered, and unsent events are
-    /// dropped.
+    /// Handles a connection whose client has closed its session: pending requests are answered, and
+    /// unsent events are dropped.
     pub(super) fn end_watching(&mut self, id: ConnId) {
         let Server { watches, conns, outbox, answers, config, now, .. } = self;
         let Some(conn) = conns.get_mut(&id) else { return };

@@ -36,16 +36,17 @@ pub struct Limits {
     pub session_timeout_min: Duration,
     /// Longer session timeouts are lowered to this.
     pub session_timeout_max: Duration,
-    /// Maximum number of open sessions in the whole ensemble when another one is opened. Each open carries the setting
-    /// of its node, so use the same value on all nodes.
+    /// Maximum number of open sessions in the whole ensemble when another one is opened. Each open
+    /// carries the setting of its node, so use the same value on all nodes.
     pub sessions_max: u32,
-    /// Time for which a node without a serving quorum keeps its connections and lets new ones wait. After that it ends
-    /// all of them. This is also the timeout of a sync or a linearizable read that waits for its barrier.
+    /// Time for which a node without a serving quorum keeps its connections and lets new ones wait.
+    /// After that it ends all of them. This is also the timeout of a sync or a linearizable read that
+    /// waits for its barrier.
     pub park: Duration,
-    /// Time for which a client that has seen more than this node, or a read that asks for a later state, waits for the
-    /// node to catch up. A read of a session waits at most a quarter of the session timeout: answers keep the order of
-    /// requests, so the client receives nothing in the meantime. It would move to the next node, where the read would
-    /// wait again.
+    /// Time for which a client that has seen more than this node, or a read that asks for a later
+    /// state, waits for the node to catch up. A read of a session waits at most a quarter of the
+    /// session timeout: answers keep the order of requests, so the client receives nothing in the
+    /// meantime. It would move to the next node, where the read would wait again.
     pub catch_up: Duration,
     /// Interval of the checks that all stores have the same state, if there is anything to compare.
     pub check_interval: Duration,
@@ -53,13 +54,13 @@ pub struct Limits {
     pub reap_interval: Duration,
     /// Time after its creation at which a container without any child so far is removed; zero: never.
     pub container_unused: Duration,
-    /// Maximum number of unanswered requests of a connection. The shell stops reading before; a connection that exceeds
-    /// it is closed.
+    /// Maximum number of unanswered requests of a connection. The shell stops reading before; a
+    /// connection that exceeds it is closed.
     pub requests_max: usize,
     /// Maximum number of connections, including unary calls. Further ones are rejected.
     pub connections_max: usize,
-    /// Limit of the unsent bytes of answers to reads on a connection. Above it, further reads wait, and the writes
-    /// after them. One answer may exceed it.
+    /// Limit of the unsent bytes of answers to reads on a connection. Above it, further reads wait, and
+    /// the writes after them. One answer may exceed it.
     pub unsent_max: usize,
     /// The same for all sessions together. A connection may use a sixteenth of the free part.
     pub unsent_total_max: usize,
@@ -67,8 +68,8 @@ pub struct Limits {
     pub watches_session: usize,
     /// Maximum number of watches of this node.
     pub watches_node: usize,
-    /// Limit of the unsent bytes of events on a connection. Above it, the connection receives further events from the
-    /// history after it has taken these.
+    /// Limit of the unsent bytes of events on a connection. Above it, the connection receives further
+    /// events from the history after it has taken these.
     pub events_max: usize,
     /// Maximum number of changes in the history.
     pub history_entries: usize,
@@ -88,8 +89,8 @@ impl Limits {
         }
     }
 
-    /// Interval of a node's reports of signs of life to the leader. It leaves most of the shortest timeout to late
-    /// pings.
+    /// Interval of a node's reports of signs of life to the leader. It leaves most of the shortest
+    /// timeout to late pings.
     pub(super) fn report_interval(&self) -> Duration {
         (self.session_timeout_min / 10).min(Duration::from_millis(200))
     }
@@ -149,7 +150,8 @@ pub enum Input {
         /// The client's identities, proven by the edge.
         identities: Identities,
     },
-    /// Requests of a client. They may arrive before the connection is open, and are then executed after the opening.
+    /// Requests of a client. They may arrive before the connection is open, and are then executed after
+    /// the opening.
     Requests {
         /// The connection.
         conn: ConnId,
@@ -158,8 +160,9 @@ pub enum Input {
         /// The requests, in order.
         requests: Vec<Request>,
     },
-    /// A single request of a client without a session. It gets one [`Item::Response`] or [`Output::Close`], and is
-    /// removed. Any error except [`OpError::Unknown`] means that it changed nothing and never will.
+    /// A single request of a client without a session. It gets one [`Item::Response`] or
+    /// [`Output::Close`], and is removed. Any error except [`OpError::Unknown`] means that it changed
+    /// nothing and never will.
     Unary {
         /// Identifies this call.
         conn: ConnId,
@@ -241,7 +244,8 @@ pub enum Output {
         /// `Ok` if the client closed its session.
         why: Result<(), OpError>,
     },
-    /// The state of this node differs from its leader's. [Start over](super::Server::start_over), with a new feed.
+    /// The state of this node differs from its leader's. [Start over](super::Server::start_over), with
+    /// a new feed.
     Diverged {
         /// The entry after which they differ.
         at: Zxid,

@@ -9,8 +9,8 @@ use api::{
 
 use super::{Tree, slab::NodeId, znode::Slot};
 
-/// Maximum number of znodes in the initial states of the watches of one request. The states are collected in one step,
-/// which blocks all other requests.
+/// Maximum number of znodes in the initial states of the watches of one request. The states are
+/// collected in one step, which blocks all other requests.
 pub(crate) const STATE_ZNODES: usize = 10_000;
 
 impl Tree {
@@ -54,13 +54,13 @@ impl Tree {
         std::mem::take(&mut self.changes)
     }
 
-    /// The initial state of a watch of this scope: the znode, and its children or descendants, parents before their
-    /// children. Empty if the znode does not exist. Znodes that the caller must not read are omitted, but a child of a
-    /// readable znode is listed with its name.
+    /// The initial state of a watch of this scope: the znode, and its children or descendants, parents
+    /// before their children. Empty if the znode does not exist. Znodes that the caller must not read
+    /// are omitted, but a child of a readable znode is listed with its name.
     ///
     /// # Errors
-    /// [`OpError::LimitExceeded`] if the state exceeds `room`, in znodes and bytes. The size of the state is subtracted
-    /// from `room`.
+    /// [`OpError::LimitExceeded`] if the state exceeds `room`, in znodes and bytes. The size of the
+    /// state is subtracted from `room`.
     pub(crate) fn watched(
         &self,
         path: &Path,
@@ -96,7 +96,7 @@ impl Tree {
             for id in children.into_iter().flat_map(|children| children.iter()) {
                 let child = &self.nodes[id];
                 let path = above.child(&child.name_text())?;
-                // Znodes that are left out count against this limit as well.
+                // Omitted znodes count against this limit as well.
                 looked_at += 1;
                 if looked_at > STATE_ZNODES {
                     return Err(too_much(&path));

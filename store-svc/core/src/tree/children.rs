@@ -1,5 +1,5 @@
-//! The children of a znode in the order of their names: a B+ tree of node ids, which looks the names up in their
-//! znodes.
+//! The children of a znode in the order of their names: a B+ tree of node ids, which looks the names up
+//! in their znodes.
 
 use std::{cmp::Ordering, slice};
 
@@ -12,8 +12,8 @@ const INNER: usize = 64;
 /// Capacity increment of a leaf, beyond an eighth of its content.
 const STEP: usize = 4;
 
-/// Ids of children, in order. Calls that search for a name receive a function that compares it with the name of any
-/// child.
+/// Ids of children, in order. Calls that search for a name receive a function that compares it with the
+/// name of any child.
 #[derive(Debug)]
 pub(super) struct Children {
     root: Page,
@@ -109,7 +109,8 @@ impl Iterator for Iter<'_> {
 }
 
 impl Page {
-    /// Returns the right half, if that becomes a separate page. `last`: this page is the last one of its level.
+    /// Returns the right half, if that becomes a separate page. `last`: this page is the last one of
+    /// its level.
     fn insert(&mut self, id: NodeId, order: &impl Fn(NodeId) -> Ordering, last: bool) -> Option<Page> {
         match self {
             Page::Leaf(ids) => {
@@ -261,7 +262,8 @@ mod tests {
         move |id| name(id).cmp(&of)
     }
 
-    /// Pages are not empty, not too large, all leaves are at one depth, and each page is known by its first id. Returns how deep.
+    /// Checks that pages are neither empty nor too large, that all leaves are at one depth, and that
+    /// each page is listed with its first id. Returns the depth.
     fn check(page: &Page, is_root: bool) -> usize {
         match page {
             Page::Leaf(ids) => {
@@ -281,7 +283,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Runs of names that come and go, up and down, near and far apart.
+        /// Runs of names that are added and removed, ascending and descending, near and far apart.
         #[test]
         fn children_do_what_a_set_does(
             runs in prop::collection::vec((0..40_000u32, 1..2_000u32, 1..7u32, any::<bool>(), 0..5u8), 1..40),
@@ -321,7 +323,7 @@ mod tests {
         let mut children = Children::default();
         let names = (40 * LEAF) as u32;
         (0..names).for_each(|n| children.insert(id(2 * n), order(2 * n)));
-        // First so that pages are cut in two, then so that they are joined.
+        // The order of changes splits pages first, then merges them.
         let near = 500..500 + LEAF as u32;
         let far = (0..names).step_by(97);
         for (name, insert) in near
@@ -347,7 +349,7 @@ mod tests {
         let mut children = Children::default();
         (0..names).for_each(|n| children.insert(id(n), order(n)));
         assert_eq!((leaves(&children.root).len(), check(&children.root, true)), (3 * INNER, 3));
-        // Against the order, at the end of a page that is not the last one: no page for each.
+        // Descending names at the end of a page that is not the last one: not one page for each.
         let mut gap = Children::default();
         (0..LEAF as u32).for_each(|n| gap.insert(id(n), order(n)));
         (1_000..3_000).rev().for_each(|n| gap.insert(id(n), order(n)));

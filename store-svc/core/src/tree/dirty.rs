@@ -9,8 +9,8 @@ use super::{
 
 #[derive(Default, Debug)]
 pub(super) struct Dirty {
-    /// Marked znodes. Some may be removed, and other znodes may have their slots: those are either marked as well, or
-    /// not meant.
+    /// Marked znodes. Some may be removed, and other znodes may have their slots: those are either
+    /// marked as well, or not meant.
     ids: Vec<NodeId>,
     /// Number of existing marked znodes.
     marked: usize,
@@ -46,8 +46,8 @@ impl Dirty {
         self.untracked = true;
     }
 
-    /// Starts again. Returns whether everything counted as changed; if not, the changed znodes, each once, and the
-    /// removed paths.
+    /// Starts again. Returns whether everything counted as changed; if not, the changed znodes, each
+    /// once, and the removed paths.
     pub(super) fn take(&mut self, nodes: &mut Slab) -> (bool, Vec<NodeId>, Vec<Path>) {
         let Dirty { mut ids, removed, untracked, .. } = std::mem::take(self);
         ids.retain(|&id| nodes.get_mut(id).is_some_and(|slot| std::mem::take(&mut slot.dirty)));

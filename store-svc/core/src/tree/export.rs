@@ -1,9 +1,10 @@
 //! An export of all znodes as of one moment, in parts while the tree changes, without a second tree.
 //!
-//! The export visits the tree in order. Before a znode that it has not visited changes or is removed, the export saves
-//! its old version. New znodes are not part of the export. The mark of a slot tells whether the export still has to
-//! visit it: then it differs from the mark of the tree. Without an export all marks equal that of the tree, so an
-//! export begins by flipping the mark of the tree, in constant time.
+//! The export visits the tree in order. Before a znode that it has not visited changes or is removed,
+//! the export saves its old version. New znodes are not part of the export. The mark of a slot tells
+//! whether the export still has to visit it: then it differs from the mark of the tree. Without an
+//! export all marks equal that of the tree, so an export begins by flipping the mark of the tree, in
+//! constant time.
 
 use api::{Path, record};
 
@@ -14,8 +15,8 @@ use super::{Tree, slab::NodeId};
 pub(super) struct Export {
     /// The export has reached this path.
     at: Option<Path>,
-    /// Old versions of znodes that changed before the export visited them: each at most once. Bounded by the changes
-    /// between two calls of [`Tree::export`], plus the ones not yet taken.
+    /// Old versions of znodes that changed before the export visited them: each at most once. Bounded
+    /// by the changes between two calls of [`Tree::export`], plus the ones not yet taken.
     aside: Vec<record::Znode>,
     /// The export was cancelled. The marks stay until the next one begins.
     given_up: bool,
@@ -40,8 +41,8 @@ impl Tree {
         }
     }
 
-    /// The next znodes of the export, and whether more follow; `None` if no export is running. Visits at most `most`
-    /// znodes, and stops when their values reach `bytes`. Saved versions come first.
+    /// The next znodes of the export, and whether more follow; `None` if no export is running. Visits
+    /// at most `most` znodes, and stops when their values reach `bytes`. Saved versions come first.
     pub(crate) fn export(&mut self, most: usize, bytes: usize) -> Option<(Vec<record::Znode>, bool)> {
         let mut export = self.export.take_if(|export| !export.given_up)?;
         let mut records = export.aside.split_off(export.aside.len().saturating_sub(most));

@@ -1,15 +1,15 @@
-//! An index of znodes by path: a hash table that grows and shrinks by one bucket at a time (linear hashing), so that no
-//! write waits for the move of a large table.
+//! An index of znodes by path: a hash table that grows and shrinks by one bucket at a time (linear
+//! hashing), so that no write waits for the move of a large table.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::slab::NodeId;
 
-/// Average number of entries per bucket at which a bucket is added. Buckets have up to twice as many, and some more by
-/// chance.
+/// Average number of entries per bucket at which a bucket is added. Buckets have up to twice as many,
+/// and some more by chance.
 const FILL: usize = 12;
-/// Average number of entries per bucket at which a bucket is removed. Far from [`FILL`], so that the two do not
-/// alternate.
+/// Average number of entries per bucket at which a bucket is removed. Far from [`FILL`], so that the
+/// two do not alternate.
 const SPARSE: usize = 6;
 /// Buckets per chunk: the table of chunks is as small as a kernel's page table.
 const CHUNK: usize = 1024;
@@ -27,8 +27,8 @@ pub(super) struct Index {
     chunks: Vec<Vec<Bucket>>,
     buckets: usize,
     len: usize,
-    /// Seed of the hashes. It influences only the duration of operations. A secret seed prevents clients from choosing
-    /// paths that share a bucket.
+    /// Seed of the hashes. It influences only the duration of operations. A secret seed prevents
+    /// clients from choosing paths that share a bucket.
     seed: u64,
     /// Number of entries that moved from one bucket to another.
     #[cfg(test)]
@@ -126,8 +126,8 @@ impl Index {
         number & !(1 << number.ilog2())
     }
 
-    /// The bucket of a hash: the low bits of the hash, as many as the number of buckets has; one bit less if that
-    /// bucket does not exist yet.
+    /// The bucket of a hash: the low bits of the hash, as many as the number of buckets has; one bit
+    /// less if that bucket does not exist yet.
     fn place(&self, hash: u32) -> usize {
         let mask = self.buckets.next_power_of_two() - 1;
         let place = hash as usize & mask;
@@ -144,7 +144,7 @@ impl Index {
 
     fn push(&mut self, bucket: Bucket) {
         if self.buckets.is_multiple_of(CHUNK) {
-            // The memory of the first is touched only bucket by bucket, too.
+            // The memory of the first chunk is touched only bucket by bucket, too.
             self.chunks.push(Vec::with_capacity(CHUNK));
         }
         if let Some(chunk) = self.chunks.last_mut() {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     proptest! {
-        /// Few paths, so that most are there at times, and few hashes in some runs, so that they collide.
+        /// Few paths, so that most exist at times; in some runs few hashes, so that they collide.
         #[test]
         fn the_index_does_what_a_map_does(
             steps in prop::collection::vec((0..1000u32, any::<bool>()), 0..4000),
@@ -241,7 +241,7 @@ mod tests {
             index.remove(hash, NodeId::of_number(n));
             count(&mut index, hash);
         }
-        // Chance: 24 are expected in a bucket that is to be split next.
+        // By chance: 24 entries are expected in a bucket before its split.
         assert!(most > 0 && most <= 8 * FILL, "{most} entries moved at once");
         assert!(longest <= 8 * FILL, "{longest} entries in one bucket");
         assert_eq!((index.len, index.buckets, index.chunks.len()), (0, 1, 1));

@@ -1,4 +1,5 @@
-//! Loads a tree from its records, in any order. Each record is placed at once, below parents that may still be missing.
+//! Loads a tree from its records, in any order. Each record is placed at once, below parents that may
+//! still be missing.
 
 use api::{Path, record};
 
@@ -19,8 +20,8 @@ pub(crate) struct Loading {
     parent: Option<(String, NodeId)>,
 }
 
-/// Maximum number of znodes for which the index is allocated in advance, whatever the header says: some 30 MiB. Beyond
-/// it, the index grows as usual.
+/// Maximum number of znodes for which the index is allocated in advance, whatever number the header
+/// contains: some 30 MiB. Beyond it, the index grows as usual.
 const EXPECTED_MAX: u64 = 1 << 24;
 
 impl Tree {
@@ -56,7 +57,8 @@ impl Tree {
     /// Adds one record of a complete state.
     ///
     /// # Errors
-    /// A znode of this name exists already, its parent is an ephemeral, or its kind and its owner do not fit together.
+    /// A znode of this name exists already, its parent is an ephemeral, or its kind and its owner do
+    /// not fit together.
     pub(crate) fn load(&mut self, loading: &mut Loading, z: record::Znode) -> Result<(), LoadError> {
         let life = Life::new(z.kind, z.ephemeral_owner).filter(|life| life.owner() == z.ephemeral_owner);
         let Some(life) = life else { return Err(LoadError::Owner(z.path)) };
@@ -150,7 +152,8 @@ impl Tree {
         }
     }
 
-    /// The znode of a path. If it is missing, creates one without a record, below parents that may have none either.
+    /// The znode of a path. If it is missing, creates one without a record, below parents that may have
+    /// none either.
     fn find_or_miss(&mut self, path: &str) -> NodeId {
         // The lengths of the missing paths, and the existing ancestor above them.
         let (mut here, mut absent) = (ROOT, Vec::new());

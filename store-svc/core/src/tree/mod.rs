@@ -1,9 +1,9 @@
 //! The tree of znodes, with ZooKeeper's rules for Stat, versions, sequence numbers and ephemerals.
 //!
-//! Each znode is a [slot](znode::Slot) in a [slab], named by a number of 32 bits, and refers to its parent. Parents
-//! list their [children] in order; an [index] finds a znode by its path. All three grow and shrink in small steps, so
-//! no write waits for the move of a large structure. No path is stored as a whole: it is composed from the names up to
-//! the root.
+//! Each znode is a [slot](znode::Slot) in a [slab], named by a number of 32 bits, and refers to its
+//! parent. Parents list their [children] in order; an [index] finds a znode by its path. All three grow
+//! and shrink in small steps, so no write waits for the move of a large structure. No path is stored as
+//! a whole: it is composed from the names up to the root.
 
 mod changes;
 mod children;
@@ -336,8 +336,8 @@ impl Tree {
         self.acls.dirty_len() + if self.dirty.untracked() { self.nodes.len() } else { self.dirty.len() }
     }
 
-    /// Approximate size of the records that [`Tree::take_dirty`] and [`Tree::take_dirty_acls`] would return. Computing
-    /// it takes about as long as those calls.
+    /// Approximate size of the records that [`Tree::take_dirty`] and [`Tree::take_dirty_acls`] would
+    /// return. Computing it takes about as long as those calls.
     pub(crate) fn dirty_bytes(&self) -> usize {
         if self.dirty.untracked() {
             return self.record_bytes();
@@ -427,14 +427,14 @@ impl Tree {
         len.max("/".len())
     }
 
-    /// With their paths, sorted by them.
+    /// These znodes with their paths, sorted by path.
     fn by_path(&self, ids: &BTreeSet<NodeId>) -> Vec<(Path, NodeId)> {
         let mut paths: Vec<(Path, NodeId)> = ids.iter().map(|&id| (self.path(id), id)).collect();
         paths.sort_unstable();
         paths
     }
 
-    /// The cost depends on the page, not on the number of children.
+    /// A page of the children. Its cost depends on the page, not on the number of children.
     fn page(&self, node: &Slot, page: &Page, identities: &Identities) -> ReadOutcome {
         let mut rest = self.after(node, page).map(|id| &self.nodes[id]).peekable();
         let (mut children, mut bytes) = (Vec::new(), 0);

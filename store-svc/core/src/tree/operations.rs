@@ -316,9 +316,9 @@ impl Tree {
 
     // ---- the parts they are made of ----
 
-    /// The name for a sequential znode: the first free one from its parent's counter on. Occupied names are skipped for
-    /// good, also if the create, or its multi, fails. So all creates together visit each name once, however many names
-    /// a client occupies.
+    /// The name for a sequential znode: the first free one from its parent's counter on. Occupied names
+    /// are skipped for good, also if the create, or its multi, fails. So all creates together visit
+    /// each name once, however many names a client occupies.
     fn next_sequential(&mut self, prefix: &Path, parent: NodeId, parent_str: &str) -> Result<Path, OpError> {
         // Names that are too long are rejected, whether numbers are left or not.
         kept::sequential(prefix, 0)?;
@@ -453,8 +453,8 @@ impl Tree {
     }
 }
 
-/// The next value of a counter. It wraps to 0 after the maximum, so that it is never negative: clients name versions,
-/// and a negative version matches any.
+/// The next value of a counter. It wraps to 0 after the maximum, so that it is never negative: clients
+/// name versions, and a negative version matches any.
 fn next(counter: i32) -> i32 {
     counter.checked_add(1).unwrap_or(0)
 }

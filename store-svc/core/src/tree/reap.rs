@@ -1,7 +1,7 @@
 //! Znodes that are removed automatically: containers without children, and znodes with an expired TTL.
 //!
-//! The rules are ZooKeeper's (`ContainerManager`). Every change updates the set, so no search is needed; only znodes of
-//! these kinds have a cost.
+//! The rules are ZooKeeper's (`ContainerManager`). Every change updates the set, so no search is
+//! needed; only znodes of these kinds have a cost.
 
 use std::collections::BTreeSet;
 
@@ -14,12 +14,12 @@ use super::{
     znode::Slot,
 };
 
-/// What a znode without children waits for.
+/// The event that a znode without children waits for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Fate {
-    /// Nothing: a container that had children.
+    /// None: a container that had children.
     Emptied,
-    /// A first child: a container that never had one. With the time of its creation.
+    /// A first child: a container that never had one. With its creation time.
     Unused,
     /// The end of its TTL, with that time.
     Aging,
@@ -30,14 +30,14 @@ pub(super) enum Fate {
 pub(super) struct Reapable(BTreeSet<(Fate, i64, NodeId)>);
 
 impl Reapable {
-    /// The znode is in its place, or has changed.
+    /// Adds a znode that was inserted or has changed.
     pub(super) fn note(&mut self, id: NodeId, slot: &Slot) {
         if let Some((fate, time)) = slot.fate() {
             self.0.insert((fate, time, id));
         }
     }
 
-    /// The znode is about to change or to be removed.
+    /// Removes a znode before it changes or is removed.
     pub(super) fn forget(&mut self, id: NodeId, slot: &Slot) {
         if let Some((fate, time)) = slot.fate() {
             self.0.remove(&(fate, time, id));
@@ -56,8 +56,9 @@ impl Tree {
         !self.reapable.0.is_empty()
     }
 
-    /// Znodes that have expired by this time of the log: at most `max` empty containers, and as many that are too old.
-    /// A container that never had a child is too old `unused_ms` after its creation; with 0 it never is.
+    /// Znodes that have expired by this time of the log: at most `max` empty containers, and as many
+    /// that are too old. A container that never had a child is too old `unused_ms` after its creation;
+    /// with 0 it never is.
     pub(crate) fn overdue(&self, time_ms: i64, unused_ms: u64, max: usize) -> Vec<(Path, Zxid)> {
         let emptied = self.reapable.before(Fate::Emptied, i64::MAX);
         let unused_before = match unused_ms {
@@ -123,7 +124,7 @@ mod tests {
         Write::Delete { path: path(text), version: None }
     }
 
-    /// The set holds what a look at every znode finds.
+    /// Whether the set equals the result of a search through all znodes.
     fn is_exact(tree: &Tree) -> bool {
         let found = tree.nodes.iter().filter_map(|(id, slot)| slot.fate().map(|(fate, at)| (fate, at, id)));
         found.collect::<BTreeSet<_>>() == tree.reapable.0
@@ -146,7 +147,8 @@ mod tests {
         assert_eq!(early, OpError::NotEmpty { path: path("/c"), children: 1 });
         tree.remove_ephemerals(At { zxid: Zxid(5), time_ms: 50 }, SessionId(1));
         assert_eq!(overdue(&tree, 50, 0), ["/c"]);
-        // A child that comes before the entry keeps it; another creation is not meant.
+        // A child that is created before the entry keeps the container. The entry does not apply to a
+        // later creation of the path.
         write(&mut tree, 6, 60, Write::Create(create("/c/d", NodeKind::Persistent))).unwrap();
         assert!(matches!(tree.reap(AT, &path("/c"), Zxid(1), 0), Err(OpError::NotEmpty { .. })));
         write(&mut tree, 7, 70, delete("/c/d")).unwrap();
@@ -175,11 +177,11 @@ mod tests {
         write(&mut tree, 1, 10, Write::Create(create("/t", NodeKind::Ttl { ms: 100 }))).unwrap();
         assert!(overdue(&tree, 110, 0).is_empty());
         assert_eq!(overdue(&tree, 111, 0), ["/t"]);
-        // A new value begins its time anew, also between the look and the entry.
+        // A new value restarts the TTL, even between the search and the entry.
         write(&mut tree, 2, 111, Write::Set { path: path("/t"), data: None, version: None }).unwrap();
         assert!(tree.reap(At { zxid: Zxid(3), time_ms: 112 }, &path("/t"), Zxid(1), 0).is_err());
         assert!(overdue(&tree, 211, 0).is_empty());
-        // Children keep it, and change nothing of its time.
+        // Children keep the znode, and do not change its time.
         write(&mut tree, 4, 200, Write::Create(create("/t/c", NodeKind::Persistent))).unwrap();
         assert!(overdue(&tree, i64::MAX, 0).is_empty());
         write(&mut tree, 5, 300, delete("/t/c")).unwrap();

@@ -7,8 +7,8 @@ use std::{
 
 use super::znode::Slot;
 
-/// Number of a slot. It is stable while the znode exists; another znode may reuse it later. It does not depend on the
-/// log alone, so nothing visible may depend on it.
+/// Number of a slot. It is stable while the znode exists; another znode may reuse it later. It does not
+/// depend on the log alone, so nothing visible may depend on it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct NodeId(u32);
 
@@ -187,7 +187,7 @@ mod tests {
         for (n, &id) in ids.iter().enumerate() {
             assert_eq!(slab[id].czxid, Zxid(n as u64));
         }
-        // All of the second chunk, and some of the first.
+        // All slots of the second chunk, and some of the first.
         let (first, second) = (&ids[..10], &ids[CHUNK as usize..2 * CHUNK as usize]);
         for &id in first.iter().chain(second) {
             slab.remove(id);

@@ -1,8 +1,8 @@
 //! Operations on a znode with all its descendants: the counts, the quotas, and the removal in one entry.
 //!
-//! Every parent counts its descendants, so a read of a count is constant time, and a quota check visits only the path
-//! from the parent of a znode to the root. The counts are not part of the state: they follow from the znodes, also when
-//! a state is loaded.
+//! Every parent counts its descendants, so a read of a count is constant time, and a quota check visits
+//! only the path from the parent of a znode to the root. The counts are not part of the state: they
+//! follow from the znodes, also when a state is loaded.
 
 use api::{DeleteTree, OpError, Page, Path, Permissions, Quota, QuotaAt, ReadOutcome, Usage, quota::Bounds};
 
@@ -106,8 +106,8 @@ impl Tree {
         ReadOutcome::Quotas { quotas: found, next }
     }
 
-    /// Removes a znode and its descendants, or only the descendants. Children go before their parents, siblings in
-    /// order.
+    /// Removes a znode and its descendants, or only the descendants. Children go before their parents,
+    /// siblings in order.
     pub(super) fn delete_tree(&mut self, at: At, by: By<'_>, tree: &DeleteTree) -> Result<u64, OpError> {
         let DeleteTree { path, version, keep_root, .. } = tree;
         let above = path.parent().filter(|_| !keep_root);

@@ -1,8 +1,9 @@
 //! Walks: subtrees as of one moment, in parts and in order while the tree changes.
 //!
-//! A walk visits its subtree in order. Before a znode that it has not visited changes or is removed, the walk saves its
-//! old version. New znodes are not part of the walk. The saved versions are bounded: if a reader is too slow for the
-//! writes in its subtree, the walk ends, and the client has to start again.
+//! A walk visits its subtree in order. Before a znode that it has not visited changes or is removed,
+//! the walk saves its old version. New znodes are not part of the walk. The saved versions are bounded:
+//! if a reader is too slow for the writes in its subtree, the walk ends, and the client has to start
+//! again.
 
 use std::collections::BTreeMap;
 
@@ -46,7 +47,8 @@ struct Found {
     acl: Acl,
 }
 
-/// A path that sorts in the order of a walk: the slash sorts before all other characters, which are greater than 0.
+/// A path that sorts in the order of a walk: the slash sorts before all other characters, which are
+/// greater than 0.
 type Place = Vec<u8>;
 
 fn place(path: &Path) -> Place {
@@ -96,8 +98,8 @@ impl Tree {
         self.walks.0.remove(&id);
     }
 
-    /// The next znodes of a walk; `None` if the caller has no walk of this name. Visits at most `most` znodes, and
-    /// stops when it has found `bytes`.
+    /// The next znodes of a walk; `None` if the caller has no walk of this name. Visits at most `most`
+    /// znodes, and stops when it has found `bytes`.
     ///
     /// # Errors
     /// [`OpError::Gone`] if the saved versions exceed the limit; the walk has then ended.
@@ -243,7 +245,7 @@ mod tests {
         Path::new(text).unwrap()
     }
 
-    /// A list that lets nobody read who is not `ada`.
+    /// A list that grants READ to `ada` only.
     fn private() -> Acl {
         let identity = Identity::new(Scheme::User, "ada").unwrap();
         let others = Permissions::from_bits(31 - 1).unwrap();
@@ -287,7 +289,7 @@ mod tests {
         prop_oneof![6 => one, 2 => prop::collection::vec(part(), 2..5).prop_map(Write::Multi), 1 => tree]
     }
 
-    /// What a walk has to tell, from a look at everything.
+    /// The expected result of a walk, from a visit of all znodes.
     fn expected(tree: &Tree, walk: &Walk, caller: &Identities) -> (Vec<WatchedZnode>, u64) {
         let depth = |path: &Path| if path.is_root() { 0 } else { path.as_str().matches('/').count() };
         let (mut found, mut hidden) = (Vec::new(), Vec::<Path>::new());
@@ -307,7 +309,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is written meanwhile, and however the walk is cut into parts, it is the state as it was.
+        /// With any writes in between and any cut into parts, the walk returns the state of its start.
         #[test]
         fn a_walk_tells_one_state_in_order_while_the_tree_goes_on(
             writes in prop::collection::vec(write(), 10..80), begin in 0..40usize, every in 1..6usize, most in 1..6usize,

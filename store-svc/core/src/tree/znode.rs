@@ -73,7 +73,8 @@ enum Kind {
 pub(super) struct Dir {
     pub(super) pzxid: Zxid,
     /// Number of created children, plus skipped names: the number of the next sequential child, and
-    /// [`api::SEQUENCE_END`] if none is left. This is ZooKeeper's internal cversion, which becomes negative instead.
+    /// [`api::SEQUENCE_END`] if none is left. This is ZooKeeper's internal cversion, which becomes
+    /// negative instead.
     pub(super) creates: u64,
     pub(super) cversion: i32,
     pub(super) children: Children,
@@ -265,8 +266,8 @@ impl Slot {
         self.life().owner()
     }
 
-    /// What the znode waits for until it is reaped, with the start or end in log time; `None` if it is of another kind
-    /// or has children.
+    /// The event that the znode waits for before it is reaped, with its start or end in log time.
+    /// `None` if it is of another kind or has children.
     pub(super) fn fate(&self) -> Option<(Fate, i64)> {
         match self.kind {
             Kind::Persistent | Kind::Ephemeral => None,
@@ -281,8 +282,8 @@ impl Slot {
         self.dir.as_deref()
     }
 
-    /// Takes out the data of a parent, even if it is empty. For changes that look at the names of the children; [put it
-    /// back](Slot::put_dir) afterwards.
+    /// Takes out the data of a parent, even if it is empty. For changes that look at the names of the
+    /// children; [put it back](Slot::put_dir) afterwards.
     pub(super) fn take_dir(&mut self) -> Box<Dir> {
         self.dir.take().unwrap_or_else(|| Box::new(Dir::new(self.czxid)))
     }

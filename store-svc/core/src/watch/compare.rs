@@ -1,7 +1,8 @@
-//! The missed event of a one-shot watch older than the history, derived from Stats as ZooKeeper's setWatches does.
+//! The missed event of a one-shot watch older than the history, derived from Stats as ZooKeeper's
+//! setWatches does.
 //!
-//! No change is missed, but some indistinguishable cases fire as well: the client then reads the znode and finds it
-//! unchanged.
+//! No change is missed, but some indistinguishable cases fire as well: the client then reads the znode
+//! and finds it unchanged.
 
 use api::{
     Acl, Identities, Path, Permissions, Read, ReadOutcome, Stat, Zxid,
@@ -52,7 +53,8 @@ pub(super) fn since(tree: &Tree, caller: &Identities, spec: &WatchSpec, from: Zx
     }
 }
 
-/// Whether a missing znode may have been deleted after `from`: then a child of its nearest existing ancestor was.
+/// Whether a missing znode may have been deleted after `from`: then a child of its nearest existing
+/// ancestor was.
 fn changed_above(tree: &Tree, caller: &Identities, path: &Path, from: Zxid) -> bool {
     let mut above = path.parent();
     while let Some(path) = above {

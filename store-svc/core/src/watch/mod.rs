@@ -1,12 +1,13 @@
 //! Watches: the events for each client. Pure: the server passes entries in and sends the resulting events.
 //!
-//! - [`table`]: the registered watches. They belong to their connection and are not part of the replicated state.
-//! - [`history`]: the last changes. It provides the events after a zxid for a new watch, and the unsent events for a
-//!   slow client.
+//! - [`table`]: the registered watches. They belong to their connection and are not part of the
+//!   replicated state.
+//! - [`history`]: the last changes. It provides the events after a zxid for a new watch, and the unsent
+//!   events for a slow client.
 //! - [`compare`]: the event of a one-shot watch that is older than the history.
 //!
-//! A connection receives events in log order, each entry as one group, and no watch receives an entry twice: each watch
-//! has a floor, and the last step drops events at or below it.
+//! A connection receives events in log order, each entry as one group, and no watch receives an entry
+//! twice: each watch has a floor, and the last step drops events at or below it.
 
 mod compare;
 mod history;
@@ -100,7 +101,7 @@ pub(crate) enum Added {
 }
 
 impl Watches {
-    /// With an empty history that starts after `applied`.
+    /// Creates an empty set of watches, and a history that starts after `applied`.
     pub(crate) fn new(applied: Zxid, limits: &Limits) -> Watches {
         Watches {
             table: Table::default(),
@@ -127,7 +128,8 @@ impl Watches {
         self.history.floor()
     }
 
-    /// Another state replaces this one, and the changes in between are unknown. There must be no watches.
+    /// Resets the history after another state has replaced this one, because the changes in between are
+    /// unknown. There must be no watches.
     pub(crate) fn reset(&mut self, applied: Zxid) {
         if !is_on(Mutant::HistoryOverSnapshot) {
             self.history.reset(applied);
@@ -148,16 +150,17 @@ impl Watches {
         self.table.count(conn) > 0
     }
 
-    /// Whether an entry with so many changes needs too much work to send its events to all connections at once. Then all
-    /// of them take it from the history, each in its turn.
+    /// Whether an entry with this many changes needs too much work to send its events to all
+    /// connections at once. Then all of them take it from the history, each in its turn.
     pub(crate) fn is_large(&self, changes: usize) -> bool {
         changes > 1 && changes.saturating_mul(self.table.streams()) > AT_ONCE
     }
 
-    /// Handles an applied entry. If the entry [is large](Watches::is_large), the caller has set the cursors of all connections
-    /// before, and none is live. `live` returns the identities of a connection that has received all events before it;
-    /// `send` sends a group to a connection, and returns whether that was possible. Returns true if all connections
-    /// need a mark, because the history will soon drop entries that some do not know to have passed.
+    /// Handles an applied entry. If the entry [is large](Watches::is_large), the caller has set the
+    /// cursors of all connections before, and none is live. `live` returns the identities of a
+    /// connection that has received all events before it; `send` sends a group to a connection, and
+    /// returns whether that was possible. Returns true if all connections need a mark, because the
+    /// history will soon drop entries that some do not know to have passed.
     pub(crate) fn applied(
         &mut self,
         zxid: Zxid,
@@ -190,8 +193,8 @@ impl Watches {
         turned
     }
 
-    /// Sends a connection the missing events after `cursor`, up to `bound`. `room` returns whether there is room for
-    /// this many bytes.
+    /// Sends a connection the missing events after `cursor`, up to `bound`. `room` returns whether
+    /// there is room for this many bytes.
     pub(crate) fn catch_up(
         &mut self,
         conn: ConnId,
@@ -296,19 +299,20 @@ impl Watches {
         self.table.insert(conn, spec, if is_on(Mutant::NoFloor) { Zxid::ZERO } else { floor });
     }
 
-    /// All watches of a connection have received their events up to this entry.
+    /// Raises the floor of all watches of a connection, which have received their events up to this
+    /// entry.
     pub(crate) fn raise(&mut self, conn: ConnId, floor: Zxid) {
         if !is_on(Mutant::NoFloor) {
             self.table.raise(conn, floor);
         }
     }
 
-    /// Returns false if there is none.
+    /// Cancels a watch. Returns false if there is none.
     pub(crate) fn cancel(&mut self, conn: ConnId, id: u32) -> bool {
         self.table.remove(conn, id)
     }
 
-    /// A connection has ended.
+    /// Removes the watches of a connection that has ended.
     pub(crate) fn close(&mut self, conn: ConnId) {
         self.table.close(conn);
     }
@@ -323,7 +327,7 @@ impl Watches {
         self.counted.gone += gone as u64;
     }
 
-    /// The history has dropped the next events of a connection.
+    /// Handles a connection whose next events the history has dropped.
     fn give_up(
         &mut self,
         conn: ConnId,

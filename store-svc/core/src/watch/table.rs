@@ -1,8 +1,8 @@
-//! The registered watches. A change costs one lookup for its znode, one for the parent, and one for each ancestor at a
-//! depth where a subtree watch exists; the number of other watches does not matter.
+//! The registered watches. A change costs one lookup for its znode, one for the parent, and one for
+//! each ancestor at a depth where a subtree watch exists; the number of other watches does not matter.
 //!
-//! A watch uses 24 bytes here, 4 in the list of its path and 4 in that of its stream. A path uses some 150 bytes,
-//! independent of its number of watches.
+//! A watch uses 24 bytes here, 4 in the list of its path and 4 in that of its stream. A path uses some
+//! 150 bytes, independent of its number of watches.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -61,7 +61,8 @@ struct Stream {
     watches: Vec<u32>,
 }
 
-/// The part of a change for one stream: the watch ids, whether a watch wants the value, and the ids that end with it.
+/// The part of a change for one stream: the watch ids, whether a watch wants the value, and the ids
+/// that end with it.
 #[derive(Clone, Debug)]
 pub(super) struct Hit {
     pub(super) conn: ConnId,
@@ -177,7 +178,7 @@ impl Table {
         Some(WatchSpec { kinds, once, with_data, ..WatchSpec::new(id, path, scope) })
     }
 
-    /// The watches of a connection have received everything up to `floor`.
+    /// Raises the floor of all watches of a connection, which have received everything up to `floor`.
     pub(super) fn raise(&mut self, conn: ConnId, floor: Zxid) {
         let Some(stream) = self.by_conn.get(&conn).and_then(|&stream| self.streams.get(stream)) else {
             return;
@@ -196,9 +197,10 @@ impl Table {
         }
     }
 
-    /// The events of a change for all streams, or `only` for this connection. `caller` returns the identities of a
-    /// connection; `None` skips it. A watch of a znode or its subtree sees what its client may read. A watch of
-    /// children sees their names, if its client may read the parent (as with ZooKeeper's NodeChildrenChanged).
+    /// The events of a change for all streams, or `only` for this connection. `caller` returns the
+    /// identities of a connection; `None` skips it. A watch of a znode or its subtree sees what its
+    /// client may read. A watch of children sees their names, if its client may read the parent (as
+    /// with ZooKeeper's NodeChildrenChanged).
     pub(super) fn hits(
         &self,
         zxid: Zxid,

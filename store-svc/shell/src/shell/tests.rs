@@ -27,7 +27,7 @@ fn a_snapshot_is_due_when_the_log_has_grown_as_much_as_the_state() {
     assert!(!since.is_due(0, 10, 1000, 100));
     since.wanted = true;
     assert!(since.is_due(0, 10, 1000, 100));
-    // Nodes do not begin at the same entry.
+    // Different nodes begin at different entries.
     let since = SinceSnapshot { entries: 100, ..SinceSnapshot::default() };
     assert!(since.is_due(0, 160, 1000, 60) && !since.is_due(0, 100, 1000, 125));
     assert!(!SinceSnapshot::default().is_due(0, 1, 1, 40), "nothing to spare");
@@ -71,7 +71,7 @@ impl Store {
     }
 }
 
-/// What `state` is as a snapshot, cut into pieces of 7 bytes.
+/// The snapshot of `state`, cut into pieces of 7 bytes.
 fn snapshot(state: &State) -> Vec<FeedItem> {
     let mut stream = BytesMut::new();
     for record in state.records() {
@@ -91,7 +91,7 @@ fn what_is_said_at_once_is_taken_in_its_order_and_a_snapshot_begun_anew_takes_th
     let mut store = Store::new();
     let whole = snapshot(leader.shell.server.state());
     let status = QuorumStatus { role: Role::Following, serving: true, ..QuorumStatus::default() };
-    // What was damaged begins again from the start.
+    // The damaged snapshot starts again.
     let mut items = whole[..3].to_vec();
     items.extend(whole);
     items.extend([

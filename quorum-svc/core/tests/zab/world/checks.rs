@@ -13,7 +13,7 @@ impl World {
         self.extend_committed(id, status.committed);
     }
 
-    /// The first server that knows of a commit adds it to C.
+    /// The first server that knows of a commit adds it to C, the committed sequence.
     pub(super) fn extend_committed(&mut self, id: u32, committed: Zxid) {
         let World { ghost, nodes, quorums, .. } = self;
         let node = &nodes[&id];
@@ -22,7 +22,8 @@ impl World {
             node.log.iter().filter(|e| e.zxid > known && e.zxid <= committed).cloned().collect()
         };
         let durable = || {
-            // With the entry, but without the epoch, a server might lose an election to one that lacks the entry.
+            // A server with the entry but without the epoch could lose an election to one that lacks
+            // the entry.
             let has = |id: PeerId| {
                 let stored = &nodes[&id.0].disk.stored;
                 stored.has(committed) && stored.current >= committed.epoch() && !stored.damage.is_some()
@@ -39,7 +40,7 @@ impl World {
         upto.filter_map(|e| e.body.level()).last().unwrap_or_default()
     }
 
-    /// How much of C a disk has.
+    /// Number of entries of C on a disk.
     pub(super) fn committed_on_disk(&self, id: u32) -> usize {
         let stored = &self.nodes[&id].disk.stored;
         self.ghost.entries().partition_point(|e| stored.has(e.zxid))

@@ -1,4 +1,4 @@
-//! Several servers with their disks and the links between them, moved step by step.
+//! Several servers with their disks and links, moved step by step.
 
 mod checks;
 mod network;
@@ -44,17 +44,17 @@ pub(crate) struct Node {
     /// `None` while it is down.
     pub(crate) core: Option<Zab>,
     pub(crate) disk: Disk,
-    /// The log as its readers see it, durable or not.
+    /// The log for its readers, durable or not.
     pub(crate) base: Zxid,
     pub(crate) log: Vec<Entry>,
     /// The last zxid that the store has.
     pub(crate) applied: Zxid,
-    /// Set while an election is on; empty if it does not stand.
+    /// Set during an election; the inner option is empty if the server does not stand.
     pub(crate) candidate: Option<Option<Candidate>>,
-    /// It got the request to stop, and has reported that it may.
+    /// The server got the request to stop (`leaving`), and reported that it may (`left`).
     pub(crate) leaving: bool,
     pub(crate) left: bool,
-    /// Attempts to connect; older ones may still be answered.
+    /// Attempts to connect; older ones may still get an answer.
     pub(crate) dials: Vec<PeerId>,
     pub(crate) told: Vec<FeedItem>,
     pub(crate) signs: Vec<Sign>,
@@ -66,29 +66,29 @@ pub(crate) struct Node {
 pub(crate) struct World {
     pub(crate) config: Config,
     pub(crate) now: Time,
-    /// The feature levels that servers know, where they are not those of `config`.
+    /// The feature levels of servers that differ from `config`.
     pub(crate) builds: BTreeMap<u32, Levels>,
     pub(crate) nodes: BTreeMap<u32, Node>,
     pub(crate) links: BTreeMap<Conn, Link>,
-    /// Pairs between which no new connection can be made; smaller number first.
+    /// Pairs that cannot connect anew; the smaller number first.
     pub(crate) blocked: BTreeSet<(u32, u32)>,
-    /// Directions (from, to) in which everything waits.
+    /// Directions (from, to) in which all messages wait.
     pub(crate) held: BTreeSet<(u32, u32)>,
     pub(crate) ghost: Ledger,
     pub(crate) proposals: Proposals,
     quorums: Quorums,
-    /// Everything that servers sent, in order: from, to, what.
+    /// All sent messages in order: from, to, text.
     pub(crate) trace: Vec<(u32, u32, String)>,
-    /// Entries in one PROPOSE.
+    /// Number of entries in one PROPOSE.
     pub(crate) batch: usize,
-    /// Inputs are handed in without taking outputs: larger turns.
+    /// Inputs go in without collecting outputs: larger turns.
     pub(crate) lazy: bool,
     conns: u64,
     tickets: u64,
 }
 
 impl World {
-    /// Voters 1 to `voters`, then observers; all up, with empty disks.
+    /// Voters 1 to `voters`, then observers; all are up, with empty disks.
     pub(crate) fn new(voters: u32, observers: u32) -> World {
         World::with_limit(voters, observers, 8)
     }
@@ -103,7 +103,7 @@ impl World {
         World::build(weights, 8)
     }
 
-    /// From now on commits may wait for proposals for so long. Starts all servers anew.
+    /// Sets the delay of commits that wait for proposals. Restarts all servers.
     pub(crate) fn delay_commits(&mut self, delay: Duration) {
         self.config.commit_delay = delay;
         for id in self.ids() {
@@ -158,7 +158,7 @@ impl World {
 
     // ---- servers ----
 
-    /// The levels that the build of a server knows.
+    /// The feature levels of a server's build.
     pub(crate) fn levels(&self, id: u32) -> Levels {
         self.builds.get(&id).copied().unwrap_or(self.config.levels)
     }
@@ -195,8 +195,8 @@ impl World {
         self.poll(id);
     }
 
-    /// Starts a server anew with a log of these (epoch, last counter), as if synchronised with the last of these epochs.
-    /// Up to `base` it is committed, and in a snapshot only.
+    /// Restarts a server with a log of these (epoch, last counter), as if synchronised with the last of
+    /// these epochs. Entries up to `base` are committed, and exist only in a snapshot.
     pub(crate) fn preload(&mut self, id: u32, base: Zxid, spans: &[(u32, u32)]) {
         let mut stored = Stored { base, ensemble: Some(EnsembleId(0)), ..Stored::default() };
         stored.snapshots.extend((base != Zxid::ZERO).then_some(base));
@@ -223,7 +223,7 @@ impl World {
         self.start(id, stored, false);
     }
 
-    /// Starts a server anew as if it had promised this epoch.
+    /// Restarts a server as if it had promised this epoch.
     pub(crate) fn promise(&mut self, id: u32, epoch: u32) {
         let mut stored = self.nodes[&id].disk.stored.clone();
         stored.accepted = Epoch(epoch);
@@ -234,7 +234,7 @@ impl World {
         self.crash_with(id, 0, 0);
     }
 
-    /// A crash that `ops` queued operations and `entries` of the next append survive.
+    /// Crashes a server. `ops` queued operations and `entries` of the next append survive.
     pub(crate) fn crash_with(&mut self, id: u32, ops: usize, entries: usize) {
         if self.up(id) {
             self.poll(id);
@@ -266,8 +266,8 @@ impl World {
         self.input(id, Input::Leave);
     }
 
-    /// A server that is down loses everything after this zxid, and will know it. It continues from its newest
-    /// snapshot if that is better.
+    /// A server that is down loses everything after this zxid, and will know it. It continues from its
+    /// newest snapshot if that is better.
     pub(crate) fn damage(&mut self, id: u32, keep: Zxid) {
         assert!(!self.up(id));
         let stored = &mut self.nodes.get_mut(&id).unwrap().disk.stored;
@@ -280,12 +280,12 @@ impl World {
         }
     }
 
-    /// The disk of a server as it is now.
+    /// A copy of a server's present disk.
     pub(crate) fn copy(&self, id: u32) -> Stored {
         self.nodes[&id].disk.stored.clone()
     }
 
-    /// A server that is down gets a copy of its disk back that was made before; the others tell it when it starts.
+    /// A server that is down gets an earlier copy of its disk. The others report that when it starts.
     pub(crate) fn put_back(&mut self, id: u32, copy: Stored) {
         assert!(!self.up(id));
         self.nodes.get_mut(&id).unwrap().disk.stored = copy;
@@ -299,10 +299,10 @@ impl World {
         self.nodes.get_mut(&id).unwrap().disk.stored = Stored::default();
     }
 
-    /// Whether the log of this server can be damaged: the others, without it, are a quorum of servers that
-    /// have never lost anything, and its log has more than the markers of a first start. Such a log may come
-    /// from a failed first start; once damaged, it cannot be distinguished from another ensemble's, and the
-    /// operator has to empty the directory.
+    /// Whether the log of this server may be damaged. The others must be a quorum of servers without
+    /// any loss, and its log must have more than the markers of a first start. A log of markers may
+    /// come from a failed first start. Once damaged, it cannot be distinguished from another ensemble's
+    /// log, and the operator has to empty the directory.
     pub(crate) fn can_spare(&self, id: u32) -> bool {
         let stored = &self.nodes[&id].disk.stored;
         if stored.ensemble.is_some() && stored.history().is_blank() {
@@ -343,7 +343,7 @@ impl World {
         self.nodes[&id].log.iter().map(|e| e.zxid).collect()
     }
 
-    /// Payloads that are committed, in order.
+    /// Committed payloads in order.
     pub(crate) fn committed(&self) -> Vec<String> {
         let writes = self.ghost.entries().iter().filter_map(|e| e.payload());
         writes.map(|payload| String::from_utf8(payload.to_vec()).unwrap()).collect()

@@ -1,16 +1,16 @@
-//! The links between servers, and the steps that can happen next.
+//! The links between servers, and the possible next steps.
 
 use super::text::down_text;
 use super::*;
 
-/// A way of packets from a leader to a learner.
+/// A packet from a leader to a learner.
 #[derive(Clone, Debug)]
 pub(super) enum Down {
     Message(ToLearner),
     Snapshot(Zxid),
 }
 
-/// A connection; both ends know it by the same number.
+/// A connection; both ends use the same number for it.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) learner: u32,
@@ -19,11 +19,11 @@ pub(crate) struct Link {
     pub(super) down: VecDeque<Down>,
     pub(super) learner_open: bool,
     pub(super) leader_open: bool,
-    /// Neither end can say anything more; each will hear of it.
+    /// Neither end can send any more; each end will learn of it.
     pub(super) broken: bool,
 }
 
-/// Something that can happen next.
+/// A possible next step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
     Dial(u32),
@@ -42,7 +42,7 @@ impl World {
         self.blocked.remove(&(a.min(b), a.max(b)));
     }
 
-    /// Breaks the connections of two servers; messages under way are lost.
+    /// Breaks the connections between two servers; messages in flight are lost.
     pub(crate) fn break_links(&mut self, a: u32, b: u32) {
         let between: Vec<Conn> = self
             .links
@@ -63,7 +63,7 @@ impl World {
         }
     }
 
-    /// Holds all messages from one to the other.
+    /// Holds all messages in one direction.
     pub(crate) fn hold(&mut self, from: u32, to: u32) {
         self.held.insert((from, to));
     }

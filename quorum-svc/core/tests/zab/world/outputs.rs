@@ -134,7 +134,8 @@ impl World {
     fn replicate(&mut self, id: u32, conn: Conn, (after, upto): (Zxid, Zxid), mut commit: Option<Zxid>) {
         let node = &self.nodes[&id];
         if after < node.base {
-            // A purge was faster than its report. The shell cannot read that range any more, and ends the connection.
+            // A purge was faster than its report. The shell cannot read that range, and ends the
+            // connection.
             if let Some(link) = self.links.get_mut(&conn) {
                 link.broken = true;
                 link.up.clear();

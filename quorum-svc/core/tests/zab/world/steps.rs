@@ -1,10 +1,10 @@
-//! The steps that can happen next, and time.
+//! The possible next steps, and time.
 
 use super::network::Down;
 use super::*;
 
 impl World {
-    /// Everything that could happen now.
+    /// All possible steps.
     pub(crate) fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         for (&id, node) in self.nodes.iter().filter(|(_, n)| n.core.is_some()) {
@@ -55,7 +55,7 @@ impl World {
                 let node = self.nodes.get_mut(&id).unwrap();
                 if let Some(input) = node.disk.step() {
                     if let Input::Purged { base } = input {
-                        // Nothing of it is read any more.
+                        // No reader needs the purged entries.
                         node.base = node.base.max(base);
                         node.log.retain(|e| e.zxid > base);
                     }
@@ -87,7 +87,7 @@ impl World {
                     }
                     Some(Down::Snapshot(zxid)) if open => {
                         self.input(to, Input::SnapshotProgress { conn });
-                        // Complete and durable; only then the core hears of it.
+                        // The snapshot is complete and durable; only then the core learns of it.
                         self.nodes.get_mut(&to).unwrap().disk.stored.snapshots.push(zxid);
                         let level = self.level_at(zxid);
                         let message = ToLearner::Snap { zxid, level };
@@ -112,7 +112,7 @@ impl World {
         }
     }
 
-    /// Everything that can happen without time passing happens.
+    /// Carries out all steps that need no time.
     pub(crate) fn settle(&mut self) {
         let lazy = std::mem::take(&mut self.lazy);
         self.ids().into_iter().for_each(|id| self.poll(id));
@@ -142,7 +142,7 @@ impl World {
         self.nodes.values().filter_map(|n| n.core.as_ref()?.next_timeout()).min()
     }
 
-    /// Sets the clock to `at`, if it is later, and wakes every server whose time-out is due.
+    /// Moves the clock to `at` if that is later, and wakes every server whose time-out is due.
     pub(crate) fn pass_to(&mut self, at: Time) {
         self.now = self.now.max(at);
         for id in self.ids() {

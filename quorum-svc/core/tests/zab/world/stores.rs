@@ -7,7 +7,7 @@ impl World {
         self.submit_all(id, &[payload])[0]
     }
 
-    /// In one batch.
+    /// Submits all payloads in one batch.
     pub(crate) fn submit_all(&mut self, id: u32, payloads: &[&str]) -> Vec<Ticket> {
         let mut tickets = Vec::new();
         let mut requests = Vec::new();
@@ -46,7 +46,7 @@ impl World {
         })
     }
 
-    /// The store saves a snapshot of what it has.
+    /// The store saves a snapshot of its state.
     pub(crate) fn save_snapshot(&mut self, id: u32) {
         let node = self.nodes.get_mut(&id).unwrap();
         let zxid = node.applied;
@@ -59,7 +59,7 @@ impl World {
         self.input(id, Input::SnapshotSaved { zxid, purge_to: before, hold_from, snap_before });
     }
 
-    /// These servers hear that `leader` was elected, if they are in an election.
+    /// Reports the elected `leader` to these servers, if they are in an election.
     pub(crate) fn elect(&mut self, leader: u32, who: &[u32]) {
         for &id in who {
             if self.up(id) && self.nodes[&id].candidate.is_some() {
@@ -69,13 +69,14 @@ impl World {
         }
     }
 
-    /// Every looking server elects this leader; then all possible steps happen.
+    /// All servers in an election elect this leader; then all possible steps happen.
     pub(crate) fn elect_all(&mut self, leader: u32) {
         self.elect(leader, &self.ids());
         self.settle();
     }
 
-    /// An election as it should go: an established leader is joined, otherwise the best of a quorum wins.
+    /// A correct election: servers join an established leader, otherwise the best candidate of a quorum
+    /// wins.
     pub(crate) fn fair_election(&mut self) {
         let up: Vec<u32> = self.ids().into_iter().filter(|&id| self.up(id)).collect();
         let leading = up.iter().copied().filter(|&id| self.role(id) == Role::Leading);
@@ -92,7 +93,7 @@ impl World {
         }
     }
 
-    /// The best candidate among these, if any stands.
+    /// The best candidate among these servers, if any stands.
     pub(crate) fn best(&self, among: &BTreeSet<PeerId>) -> Option<u32> {
         let standing = |p: &&PeerId| {
             self.config.ensemble.weight(**p) > 0 && self.nodes[&p.0].candidate.flatten().is_some()
@@ -100,7 +101,7 @@ impl World {
         among.iter().filter(standing).max_by_key(|p| (self.nodes[&p.0].candidate, p.0)).map(|p| p.0)
     }
 
-    /// The store takes what is committed.
+    /// The store applies the committed entries.
     pub(super) fn apply(&mut self, id: u32, upto: Zxid) {
         let node = self.nodes.get_mut(&id).unwrap();
         assert!(
@@ -111,7 +112,7 @@ impl World {
         let committed = self.nodes[&id].core.as_ref().unwrap().status().committed;
         self.extend_committed(id, committed);
         let node = self.nodes.get_mut(&id).unwrap();
-        // After a snapshot the store starts from it.
+        // The store starts from a snapshot.
         node.applied = node.applied.max(node.base.min(upto));
         assert!(self.ghost.has(node.applied), "I4");
         let fresh = node.log.iter().filter(|e| e.zxid > node.applied && e.zxid <= upto);

@@ -1,4 +1,4 @@
-//! Bounds: requests, connections, time-outs, answers that are not taken, a disk without room.
+//! Limits: requests, connections, time-outs, answers that clients do not take, a full disk.
 
 use super::*;
 
@@ -75,7 +75,7 @@ fn b18_without_room_what_grows_is_refused_and_deletes_reads_and_closes_go_on() {
     node.ask(1, 4, ops);
     log.round(&mut node);
     assert_eq!(ok(node.take_replies(1)), [false, false, true, true, false]);
-    // What is made is less than what goes.
+    // The multi creates less than it deletes.
     node.ask(1, 8, vec![multi(vec![part(delete("/b")), part(create("/b"))])]);
     log.round(&mut node);
     assert_eq!(ok(node.take_replies(1)), [true]);
@@ -84,10 +84,10 @@ fn b18_without_room_what_grows_is_refused_and_deletes_reads_and_closes_go_on() {
     node.ask(1, 9, vec![set("/a", "1"), get(), delete("/b"), multi(vec![part(delete("/a"))])]);
     log.round(&mut node);
     assert_eq!(ok(node.take_replies(1)), [false, true, true, true]);
-    // Without a session, too.
+    // The same without a session.
     node.input(call(7, create("/c")));
     assert_eq!(ok(node.take_replies(7)), [false]);
-    // A client that comes now can delete, and a session ends.
+    // A new client can delete, and a session can end.
     node.open(2);
     log.round(&mut node);
     assert!(node.session_of(2).is_some());
@@ -112,11 +112,11 @@ fn b18_refusals_for_want_of_space_do_not_fill_the_disk() {
     node.input(Input::Feed(Feed::Status(status)));
     let delete = |p: &str| Op::Write(Write::Delete { path: path(p), version: None });
 
-    // All that a connection may have under way, and one behind them that makes room.
+    // As many requests as a connection may have, and a last one that frees space.
     let flood = node.server.config.limits.requests_max - 1;
     node.ask(1, 3, vec![set("/a", "1"); flood].into_iter().chain([delete("/a")]).collect());
     assert_eq!(node.asks.len(), refusals::PER_PERIOD, "and no more in this moment");
-    // Of others only what grows waits, and only for its turn.
+    // On other connections only growing writes wait, and only for their turn.
     node.ask(2, 1, vec![delete("/b"), set("/a", "1")]);
     node.input(call(7, get("/a")));
     node.input(call(8, create("/c")));
@@ -139,7 +139,7 @@ fn b18_refusals_for_want_of_space_do_not_fill_the_disk() {
     assert!(rounds.abs_diff(flood / refusals::PER_PERIOD) <= 1, "{rounds}");
     assert!(matches!(answers.pop(), Some((_, Ok(_)))));
     assert!(answers.iter().all(|(_, result)| *result == Err(OpError::DiskFull)));
-    // Who goes leaves nothing behind.
+    // A closed connection leaves no entry behind.
     node.ask(2, 3, vec![set("/", "1"); refusals::PER_PERIOD + 1]);
     node.input(Input::Closed { conn: ConnId(2) });
     assert_eq!(node.server.refusals.next_timeout(), None);
@@ -155,7 +155,7 @@ fn b14_a_refused_write_that_is_sent_again_to_a_node_with_other_limits_is_refused
     log.round(&mut strict);
     let first = strict.take_replies(1);
     assert!(matches!(&first[..], [(_, Err(OpError::BadArguments(_)))]), "{first:?}");
-    // The answer got lost.
+    // The answer was lost.
     let mut other = Node::serving(2, Role::Following);
     log.feed(&mut other);
     other.resume(1, session, 1, Zxid::ZERO);

@@ -1,4 +1,4 @@
-//! What a client and a node say of themselves when a session opens.
+//! The messages of client and node when a session opens.
 
 use api::EnsembleId;
 

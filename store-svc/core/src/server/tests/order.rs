@@ -1,4 +1,4 @@
-//! The order of a session: writes, reads, syncs, with a leader and without one.
+//! The order of a session's requests: writes, reads and syncs, with and without a leader.
 
 use super::*;
 
@@ -94,7 +94,7 @@ fn replies_come_in_the_order_of_the_requests_and_reads_see_exactly_what_is_befor
     node.ask(1, 1, ops);
     assert!(node.take_replies(1).is_empty());
     assert_eq!(node.asks.len(), 3, "writes do not wait for reads");
-    // All three come back in one batch, and yet the first read sees only the first set.
+    // All three entries arrive in one batch, but the first read sees only the first set.
     log.round(&mut node);
     let replies = node.take_replies(1);
     assert_eq!(replies.iter().map(|(xid, _)| *xid).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
@@ -146,7 +146,7 @@ fn what_is_wrong_with_a_write_is_answered_in_its_place_and_uses_up_its_number() 
     assert_eq!(replies[1], Err(OpError::TooLarge { size: (1 << 20) + 1, limit: 1 << 20 }));
     assert!(matches!(&replies[2], Err(OpError::BadArguments(m)) if m.contains("negative")));
     assert_eq!(replies[3], Err(OpError::BadPath(api::PathError::Empty)));
-    // Without a number nothing has to go through the log.
+    // Requests without a number do not go through the log.
     node.input(Input::Requests {
         conn: ConnId(1),
         acked: WriteNumber(5),
@@ -161,7 +161,8 @@ fn what_is_wrong_with_a_write_is_answered_in_its_place_and_uses_up_its_number() 
     assert!(node.asks.is_empty());
 }
 
-/// 2,300 long paths without a value became an entry of 18.7 MB, which no slow link could carry before its leader was given up.
+/// 2,300 long paths without a value became an entry of 18.7 MB. A slow link could not carry it before
+/// its leader was given up.
 #[test]
 fn b16_paths_count_in_the_size_of_a_request() {
     let (mut node, mut log, _) = with_session(Role::Following);

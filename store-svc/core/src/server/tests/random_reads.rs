@@ -1,21 +1,22 @@
-//! Random schedules of three nodes that lag, and sessions that write one znode and read it at all levels. Whatever the
-//! order of things, a linearizable read sees what was acknowledged to anybody before it was asked, a session sees its
-//! own writes and never those behind the read, and it does not go back.
+//! Random schedules of three lagging nodes, and sessions that write one znode and read it at all
+//! levels. In any order of events, a linearizable read sees every write that was acknowledged before
+//! the read. A session sees its own earlier writes and no later ones, and it never goes back.
 
 use api::chance::Chance;
 
 use super::*;
 
 const NODES: u64 = 3;
-/// Sessions of each node.
+/// Number of sessions of each node.
 const SESSIONS: u64 = 3;
 
-/// What a session has asked, in order.
+/// The requests of a session in order.
 struct Asked {
     op: Op,
-    /// The newest write that anybody had been told of when this was asked.
+    /// The newest write that was acknowledged to any session before this request.
     told: Zxid,
-    /// How far the node had come when it answered, and the write that it saw, or that it was.
+    /// The node's applied zxid at the time of the answer, and the zxid of the seen write, or of the
+    /// write itself.
     answer: Option<(Zxid, Zxid)>,
 }
 
@@ -25,7 +26,7 @@ struct Client {
     writes: u64,
 }
 
-/// A barrier on its way through the quorum: what was committed when it was confirmed, once it is.
+/// A barrier in the quorum, and the commit point of its confirmation.
 struct Barrier {
     ticket: Ticket,
     confirmed: Option<Zxid>,
@@ -83,7 +84,7 @@ impl World {
         }
     }
 
-    /// A client asks a few things in one message.
+    /// A client sends a few requests in one message.
     fn ask(&mut self, node: usize) {
         let conn = 1 + self.chance.below(SESSIONS);
         let ops: Vec<Op> = (0..=self.chance.below(4)).map(|_| self.op()).collect();
@@ -107,7 +108,7 @@ impl World {
         }
     }
 
-    /// The quorum takes what a node has asked for first.
+    /// The quorum accepts a node's first request.
     fn commit(&mut self, node: usize) {
         if self.nodes[node].asks.is_empty() {
             return;
@@ -140,7 +141,7 @@ impl World {
         }
     }
 
-    /// A node learns of some of what it does not have yet, and then of the barriers behind it.
+    /// A node receives some of its missing entries, and then the barriers behind them.
     fn feed(&mut self, node: usize) {
         let applied = self.nodes[node].server.state().applied();
         let more = 1 + self.chance.below(3) as usize;
@@ -179,7 +180,7 @@ impl World {
         }
     }
 
-    /// Everything that is under way arrives.
+    /// Delivers everything in flight.
     fn settle(&mut self) {
         for _ in 0..2000 {
             for node in 0..self.nodes.len() {
@@ -195,7 +196,8 @@ impl World {
             let mut last = Zxid::ZERO;
             for (i, asked) in client.asked.iter().enumerate() {
                 let Some((zxid, seen)) = asked.answer else { panic!("{:?} was never answered", asked.op) };
-                // A write's answer names its place, which others' entries may have passed.
+                // A write's answer names its own zxid, which may be behind the applied entries of
+                // others.
                 let Op::Read(_, level) = &asked.op else { continue };
                 assert!(zxid >= last, "the session went back from {last} to {zxid}");
                 last = zxid;

@@ -1,4 +1,4 @@
-//! How fresh the answers to reads are, and who waits for what.
+//! The freshness of answers to reads, and the order of waiting.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn at_least(p: &str, zxid: Zxid) -> Op {
     read(p, ReadLevel::AtLeast(zxid))
 }
 
-/// The barriers that a node has asked for since the last time; leaves its writes.
+/// The barriers that a node has requested since the last call. Leaves its writes.
 fn barriers(node: &mut Node) -> Vec<Ticket> {
     let mut tickets = Vec::new();
     node.asks.retain(|ask| match ask {
@@ -31,7 +31,7 @@ fn confirm(node: &mut Node, ticket: Ticket) {
     node.input(Input::Feed(Feed::Barrier(ticket)));
 }
 
-/// Nobody waits, and nothing is kept for those who did.
+/// There is no waiter, and no state of earlier ones.
 fn assert_idle(node: &Node) {
     assert_eq!(format!("{:?}", node.server.waits), format!("{:?}", Waits::default()));
 }
@@ -68,7 +68,7 @@ fn s24_a_deposed_leader_that_does_not_know_it_answers_no_linearizable_read_from_
         "{replies:?}"
     );
 
-    // It finds the new leader, which answers the barrier behind its own commit point.
+    // The node finds the new leader, which answers the barrier with its own later commit point.
     old.input(call(4, linearizable("/a")));
     log.feed(&mut old);
     assert!(old.take_replies(4).is_empty(), "the barrier that was under way is older than this read");
@@ -176,7 +176,7 @@ fn without_a_leader_local_reads_are_answered_and_linearizable_ones_wait_and_fail
     node.pass(Duration::from_millis(200));
     assert_eq!(node.closed.len(), 2, "the node has been without a leader for too long");
     assert!(node.closed.iter().all(|(_, why)| matches!(why, Err(OpError::Unavailable(_)))));
-    // The barrier that is under way is the only trace; its end finds nobody.
+    // The pending barrier is the only remainder, and its end finds no waiter.
     let [ticket] = barriers(&mut node)[..] else { panic!("one barrier") };
     confirm(&mut node, ticket);
     assert_idle(&node);
@@ -254,8 +254,9 @@ fn a_read_at_least_of_a_zxid_waits_for_it_and_for_no_leader() {
     assert_idle(&node);
 }
 
-/// And soon enough for the client, which would take longer silence for the end of the node, go on to the next one, and
-/// wait there again, for ever (found by the simulator).
+/// The read fails early enough for its client. The client would treat a longer silence as the end of
+/// the node and move to the next one, where the read would wait again for ever (found by the
+/// simulator).
 #[test]
 fn a_read_at_least_of_a_zxid_that_does_not_come_fails_in_its_place() {
     let (mut node, mut log) = with_znode(Role::Following);
@@ -323,7 +324,7 @@ fn reads_that_wait_because_much_is_unsent_do_not_see_the_writes_behind_them() {
     assert_eq!(rest.iter().map(|(xid, _)| *xid).collect::<Vec<_>>(), [4, 5, 6, 7, 8, 9]);
     assert_eq!((data(&rest[1].1), data(&rest[4].1)), (&b""[..], &b"1"[..]));
 
-    // Between two writes that are under way there is no time to wait, so only as many reads are there as fit.
+    // Between two pending writes a read cannot wait, so only as many reads are accepted as fit.
     node.input(Input::Drained { conn: ConnId(1), bytes: 64 << 20 });
     let mut ops = vec![set("/a", "3")];
     ops.extend(vec![get("/"); 5]);
@@ -349,7 +350,7 @@ fn b07_reads_between_writes_under_way_are_bounded_and_fail_alone() {
     node.ask(1, 2, vec![set("/a", "small")]);
     log.round(&mut node);
     node.take_replies(1);
-    // What the reads cost cannot be foreseen: the value becomes large by the write before them.
+    // The cost of the reads is not predictable: an earlier write makes the value large.
     let mut ops =
         vec![Op::Write(Write::Set { path: path("/a"), data: Some(vec![1; 1 << 20].into()), version: None })];
     for _ in 0..1000 {
@@ -429,7 +430,7 @@ fn b18_a_node_that_has_no_state_refuses_stale_reads() {
         assert!(*closed == conn && why.contains("no state") && why.contains("another node"), "{why}");
     }
     assert!(fresh.sent.is_empty() && fresh.server.conns.is_empty());
-    // Nor does one that has thrown its state away.
+    // The same holds for a node that has discarded its state.
     let (mut node, _) = with_znode(Role::Following);
     node.server.start_over(node.server.now);
     node.sent.clear();

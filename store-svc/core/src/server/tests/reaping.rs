@@ -1,4 +1,4 @@
-//! The leader's store ends znodes whose time is over.
+//! The leader's store removes expired znodes.
 
 use api::NodeKind;
 
@@ -12,7 +12,7 @@ fn delete(p: &str) -> Op {
     Op::Write(Write::Delete { path: path(p), version: None })
 }
 
-/// What a node asks to be reaped within so long.
+/// The removals that a node requests within this time.
 fn reaps(node: &mut Node, within: Duration) -> Vec<String> {
     node.pass(within);
     let reap = |ask: &Ask| match ask {
@@ -91,9 +91,9 @@ fn the_time_of_a_ttl_is_that_of_the_log() {
     node.ask(1, 1, vec![create_as("/t", ttl(15_000)), create_as("/u", ttl(100_000))]);
     log.round(&mut node);
     assert!(reaps(&mut node, Duration::from_secs(14)).is_empty());
-    // Between two entries the node's own clock goes on.
+    // Between two entries the node's own clock advances the time.
     assert_eq!(reaps(&mut node, INTERVAL), ["/t"]);
-    // The leader's clock has gone less far: the entry comes too early, and comes again.
+    // The leader's clock has advanced less, so the entry is too early, and is requested again.
     log.time_ms += 15_000;
     log.round(&mut node);
     assert!(exists(&node, "/t"));
@@ -101,7 +101,7 @@ fn the_time_of_a_ttl_is_that_of_the_log() {
     log.time_ms += 1;
     log.round(&mut node);
     assert!(!exists(&node, "/t") && exists(&node, "/u"));
-    // Another entry says that much more time has passed.
+    // The next entry advances the time by this much.
     log.time_ms += 100_000;
     node.ask(1, 3, vec![create("/other")]);
     log.round(&mut node);

@@ -1,4 +1,4 @@
-//! Writes that are lost, refused or sent again; and the end of a session.
+//! Writes that are lost, refused or sent again, and the end of a session.
 
 use super::*;
 
@@ -58,7 +58,7 @@ fn a_refused_write_ends_the_connection_and_the_client_starts_over() {
     let Ask::Submit { ticket, .. } = node.asks.remove(0) else { panic!("no write") };
     node.input(Input::Feed(Feed::Refused { ticket, why: Refusal::Full }));
     assert!(matches!(node.closed[..], [(ConnId(1), Err(OpError::Overloaded(_)))]));
-    // The second one is in the log already; it comes out of order and does nothing.
+    // The second write is in the log already. It is out of order and has no effect.
     log.round(&mut node);
     assert!(node.take_replies(1).is_empty());
     node.resume(2, session, 1, z(1));
@@ -111,7 +111,8 @@ fn a_write_without_a_session_that_may_still_be_carried_out_does_not_end_as_refus
         node.input(call(conn, op));
     }
     node.pass(Duration::from_secs(11));
-    // Parked for as long, a write of the same node would be refused by the quorum; this one it has not given up.
+    // After the same time the quorum would refuse a parked write of its own node. It has not given up
+    // this one.
     assert!(
         matches!(
             &node.closed[..],

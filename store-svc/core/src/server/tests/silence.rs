@@ -1,4 +1,4 @@
-//! Signs of life: the leader closes silent sessions, and confirms what it has heard.
+//! Signs of life: the leader closes silent sessions, and confirms the signs that it has counted.
 
 use super::*;
 
@@ -60,8 +60,8 @@ fn followers_tell_the_leader_whom_they_have_heard() {
     assert_eq!(leader.asks.len(), 1, "silent now");
 }
 
-/// A client counts its time-out from when it sent the last request that was confirmed to it; the leader may count from no
-/// earlier moment, whatever is lost or late on the way.
+/// A client counts its time-out from the time when it sent its last confirmed request. The leader must
+/// not count from an earlier time, whatever is lost or late in between.
 #[test]
 fn b13_a_client_is_told_only_what_the_leader_has_counted() {
     let (mut leader, mut follower, _log, _) = leader_and_follower();
@@ -80,7 +80,7 @@ fn b13_a_client_is_told_only_what_the_leader_has_counted() {
     assert!(follower.reports.len() > 1, "sent again");
     report(&mut follower, &mut leader);
     let counted = leader.now;
-    // The answers are under way until the leader has found the session silent.
+    // The answers are in flight until the leader finds the session silent.
     leader.pass(SILENCE - step);
     assert!(leader.asks.is_empty(), "{:?}", leader.asks);
     leader.pass(2 * step);
@@ -91,7 +91,7 @@ fn b13_a_client_is_told_only_what_the_leader_has_counted() {
     assert!(matches!(leader.asks[..], [Ask::Submit { .. }]));
     confirm(&mut leader, &mut follower);
     assert_eq!(follower.confirmed(1), Some(1), "counted then");
-    // What comes behind the decision is not confirmed, however long the close takes.
+    // Signs after the decision are not confirmed, however long the close takes.
     follower.ask(1, 1, vec![Op::Ping, Op::Ping, Op::Ping]);
     for _ in 0..5 {
         pass(&mut leader, &mut follower);
@@ -101,7 +101,8 @@ fn b13_a_client_is_told_only_what_the_leader_has_counted() {
     }
 }
 
-/// The store of a leader can be a process of its own, and can be started again while the quorum goes on leading.
+/// The store of a leader can be a process of its own, and can restart while the quorum continues to
+/// lead.
 #[test]
 fn b13_a_store_that_starts_again_under_its_leader_confirms_nothing_before_it_has_caught_up() {
     let (mut before, mut follower, mut log, session) = leader_and_follower();
@@ -111,7 +112,7 @@ fn b13_a_store_that_starts_again_under_its_leader_confirms_nothing_before_it_has
     let [Ask::Barrier { ticket }] = before.asks[..] else { panic!("no barrier but {:?}", before.asks) };
     before.asks.clear();
     before.input(Input::Feed(Feed::Barrier(ticket)));
-    // The close is in the log, and this store is gone before it is committed.
+    // The close is in the log, and this store ends before its commit.
     log.accept(&mut before);
     let last = log.entries.last().unwrap().zxid;
     let leads = |last| {
@@ -137,7 +138,7 @@ fn b13_a_store_that_starts_again_under_its_leader_confirms_nothing_before_it_has
             assert_eq!(follower.confirmed(1), None);
         }
     }
-    // The same store, and a snapshot in place of its state.
+    // The same store, with a snapshot in place of its state.
     before.server.replace_state(before.now, state);
     follower.pass(Duration::from_millis(400));
     report(&mut follower, &mut before);
@@ -152,7 +153,8 @@ fn b13_a_close_for_silence_does_nothing_in_a_later_reign() {
     let [Ask::Barrier { ticket }] = leader.asks[..] else { panic!("no barrier but {:?}", leader.asks) };
     leader.asks.clear();
     leader.input(Input::Feed(Feed::Barrier(ticket)));
-    // It waits for the next leader, who takes it, and has heard the session meanwhile.
+    // The close waits for the next leader. That leader commits it, but has heard the session in the
+    // meantime.
     let marker =
         Committed { zxid: Zxid::marker(Epoch(2)), time_ms: 0, origin: None, level: None, command: None };
     leader.input(Input::Feed(Feed::Committed(vec![marker])));
@@ -176,7 +178,7 @@ fn b13_what_was_reported_is_reported_again_to_the_next_leader() {
     report(&mut follower, &mut leader);
     confirm(&mut leader, &mut follower);
     assert_eq!(follower.confirmed(1), Some(1));
-    // The session moves on, and an answer to the first report changes nothing.
+    // The session moves to another connection, and an answer to the first report has no effect.
     follower.resume(2, session, 1, Zxid::ZERO);
     leader.input(Input::Sign(Sign::Report { from: PeerId(2), report: lost.clone() }));
     confirm(&mut leader, &mut follower);

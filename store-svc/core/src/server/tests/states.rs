@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn stores_compare_their_states_and_one_that_differs_starts_over() {
-    /// How many checks there are after so long.
+    /// Number of checks within this time.
     fn checks(log: &mut Log, leader: &mut Node, follower: &mut Node, passes: Duration) -> usize {
         leader.pass(passes);
         let before = log.entries.len();
@@ -26,7 +26,7 @@ fn stores_compare_their_states_and_one_that_differs_starts_over() {
     let agreed = follower.server.agreed();
     assert!(agreed > Zxid::ZERO && agreed == leader.server.agreed());
 
-    // The follower takes in something else than the leader.
+    // The follower applies another entry than the leader.
     follower.ask(1, 1, vec![create("/a")]);
     log.accept(&mut follower);
     log.feed(&mut leader);
@@ -76,7 +76,7 @@ fn a_snapshot_takes_the_place_of_the_state_and_lost_writes_find_their_results() 
     assert!(a.closed.is_empty(), "the session is in the snapshot");
     log.round(&mut a);
     assert!(matches!(a.take_replies(1)[..], [(0, Ok(Outcome::Write(WriteOutcome::Created { .. })))]));
-    // A snapshot without it, and further on: the session was closed meanwhile.
+    // A later snapshot without the session: it was closed in between.
     b.ask(1, 1, vec![]);
     let mut c = State::default();
     c.apply_marker(z(900), 0);

@@ -1,4 +1,4 @@
-//! Sessions that are taken up on another stream, and nodes that cannot serve.
+//! Sessions that are resumed on another stream, and nodes that cannot serve.
 
 use super::*;
 
@@ -12,7 +12,8 @@ fn a_session_goes_on_on_another_node_and_its_writes_are_carried_out_once() {
     let session = a.session_of(1).unwrap();
     a.ask(1, 1, vec![create("/a"), set("/a", "1")]);
     log.accept(&mut a);
-    // Node a dies before it could answer; the client sends both again to b, which has not even heard of the session.
+    // Node a ends before its answer. The client sends both requests again to b, which does not know the
+    // session yet.
     b.resume(5, session, 1, z(1));
     assert!(b.session_of(5).is_none(), "behind what the client has seen");
     log.feed(&mut b);
@@ -36,7 +37,7 @@ fn b14_the_older_stream_ends_as_moved_and_nothing_of_it_is_applied_behind_the_mo
     assert_eq!(b.session_of(5), Some(session), "at once: nobody waits for the entry");
     b.ask(5, 2, vec![create("/b")]);
     log.accept(&mut b);
-    // Behind the move, though sent before its node knows of it.
+    // In the log behind the move, although sent before its node knows of the move.
     a.ask(1, 2, vec![create("/behind"), get("/")]);
     a.input(Input::Feed(Feed::Status(QuorumStatus {
         role: Role::Following,
@@ -58,7 +59,7 @@ fn b14_the_older_stream_ends_as_moved_and_nothing_of_it_is_applied_behind_the_mo
 #[test]
 fn b14_the_stream_whose_move_stands_last_in_the_log_goes_on() {
     let (mut a, mut b, mut log, session) = two_nodes_and_a_session();
-    // Both are asked at the same time; the log decides.
+    // Both resume requests are pending at the same time; the log decides.
     b.resume(5, session, 1, z(1));
     a.resume(6, session, 1, z(1));
     assert_eq!(a.closed, [(ConnId(1), Err(OpError::SessionMoved(session)))]);
@@ -69,7 +70,7 @@ fn b14_the_stream_whose_move_stands_last_in_the_log_goes_on() {
     log.feed(&mut b);
     assert_eq!(a.closed, [(ConnId(6), Err(OpError::SessionMoved(session)))]);
     assert!(b.closed.is_empty(), "its own entry was still to come when it saw the other's: {:?}", b.closed);
-    // A client cannot end a session with what it sent on an older stream.
+    // A client cannot end a session by a request on an older stream.
     let (mut a, mut b, mut log, session) = two_nodes_and_a_session();
     b.resume(5, session, 1, z(1));
     log.accept(&mut b);
@@ -97,10 +98,10 @@ fn b14_a_move_that_a_snapshot_jumped_over_is_not_made_once_more() {
         b.server.replace_state(b.now, snapshot);
         b.input(Input::Feed(Feed::Lost(ticket)));
         assert!(b.asks.is_empty(), "it could take the session from the newer one: {:?}", b.asks);
-        // If no other had taken it, the snapshot says that this one is in charge.
+        // If no other stream has resumed it, the snapshot shows that this stream acts for the session.
         assert_eq!(b.closed.is_empty(), !other_took_it, "{:?}", b.closed);
         b.closed.clear();
-        // The same snapshot tells one in charge that it is not any more.
+        // The same snapshot shows another stream that it no longer acts for its session.
         let (mut c, mut log, session) = with_session(Role::Following);
         c.resume(2, session, 1, Zxid::ZERO);
         log.round(&mut c);

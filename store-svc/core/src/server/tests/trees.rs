@@ -1,4 +1,4 @@
-//! Reads of several znodes, and writes that concern a whole subtree.
+//! Reads of several znodes, and writes to a whole subtree.
 
 use api::{
     DeleteTree, Look, Page, Quota,
@@ -40,7 +40,7 @@ fn several_reads_are_of_one_moment_and_each_fails_alone() {
     node.ask(1, 1, vec![create("/a"), set("/a", "1"), create("/a/b")]);
     log.round(&mut node);
     node.take_replies(1);
-    // They stand between two writes, and see the first alone.
+    // The reads are between two writes, and see only the first.
     let get = |p: &str| Read::Get { path: path(p) };
     let exists = |p: &str| Read::Exists { path: path(p) };
     let asked = reads(vec![get("/a"), get("/none"), exists("/none"), children("/a", Look::Stat)]);
@@ -52,7 +52,7 @@ fn several_reads_are_of_one_moment_and_each_fails_alone() {
     assert_eq!(results[1], Err(OpError::NoNode(path("/none"))));
     assert_eq!(results[2], Ok(ReadOutcome::Exists { stat: None }));
     assert!(matches!(&results[3], Ok(ReadOutcome::Listed(listing)) if listing.children[0].stat.is_some()));
-    // A call without a session does the same.
+    // The same as a call without a session.
     node.sent.clear();
     node.input(call(9, reads(vec![get("/a")])));
     assert!(matches!(
@@ -80,7 +80,7 @@ fn several_reads_are_bounded_in_parts_in_bytes_and_in_names() {
     assert!(size > limit && limit < 4 << 20, "{size} {limit}");
     assert!(results[4].is_ok(), "a small one behind it fits");
     node.input(Input::Drained { conn: ConnId(1), bytes: 16 << 20 });
-    // Three pages of a thousand names would be: the third has what is left, and one name at least.
+    // Three pages of a thousand names exceed the limit. The third gets the rest, and at least one name.
     node.ask(1, 3, vec![reads(vec![children("/many", Look::Name); 4])]);
     let names = |result: &Result<ReadOutcome, OpError>| match result {
         Ok(ReadOutcome::Children { names, next, .. }) => (names.len(), next.is_empty()),
@@ -156,7 +156,7 @@ fn begin(p: &str) -> Op {
     Op::Walk(WalkAsk::Begin(walk, ReadLevel::Local))
 }
 
-/// What a call was answered.
+/// The answer to a unary call.
 fn called(node: &mut Node, conn: u64, op: Op) -> Result<Outcome, OpError> {
     node.sent.clear();
     node.input(call(conn, op));
@@ -186,14 +186,14 @@ fn walks_are_bounded_in_number_and_end_when_nobody_goes_on_with_them() {
     }
     let why = called(&mut node, 30, begin("/")).unwrap_err();
     assert!(matches!(why, OpError::LimitExceeded { limit: 16, .. }), "{why}");
-    // Small ones count as well, while they last.
+    // Small walks count as well while they exist.
     node.pass(Duration::from_secs(6));
     node.ask(1, 2, vec![Op::Ping]);
     let next = part(called(&mut node, 31, Op::Walk(WalkAsk::Next(first.id))));
     assert_eq!(next.end, Some(WalkEnd { znodes: 1501, hidden: 0 }));
     assert!(part(called(&mut node, 32, begin("/"))).end.is_none(), "there is room for one");
     node.pass(Duration::from_secs(5));
-    // The last one is still there; fifteen are gone.
+    // The last walk still exists; fifteen have ended.
     for conn in 40..55 {
         assert!(part(called(&mut node, conn, begin("/"))).end.is_none());
     }

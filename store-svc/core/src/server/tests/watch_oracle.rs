@@ -1,10 +1,12 @@
-//! Random watches on nodes that lag, drop connections, forget history and install snapshots, with clients that take what they are
-//! sent late or never, held against a list of all changes that is made from requests and their results alone.
+//! Random watches on nodes that lag, drop connections, lose history and install snapshots. Clients take
+//! items late or never. The expected events come from a list of all changes, which is built from
+//! requests and results alone.
 //!
-//! What is checked are nine properties, as etcd's robustness tests name them: a watch is told of what it asked for and of nothing else
-//! (*filter*), in the order of the log (*ordered*), once (*unique*), by whole entries (*atomic*), up to each mark and response that it gets
-//! (*bookmarkable*), from where it says (*resumable*), of everything (*reliable*), with the value that the entry wrote (*value*), and a
-//! new znode is a creation (*is-create*). And where it cannot be, the end says so, and only then.
+//! The test checks nine properties, named as in etcd's robustness tests. A watch receives only events
+//! that it covers (*filter*), in log order (*ordered*), once (*unique*), in whole entries (*atomic*),
+//! complete up to each mark and response (*bookmarkable*), from its start (*resumable*), without a loss
+//! (*reliable*), with the value that the entry wrote (*value*), and a new znode is a creation
+//! (*is-create*). If the node cannot fulfil these, it ends the watch with an error, and only then.
 
 use api::{
     chance::Chance,
@@ -14,15 +16,15 @@ use api::{
 use super::{watches::*, *};
 use crate::Applied;
 
-/// What happened, by entry: kind, path, value.
+/// The changes by entry: kind, path, value.
 type Truth = BTreeMap<Zxid, Vec<(ChangeKind, Path, Option<Bytes>)>>;
 
-/// One watch as its client knows it.
+/// A watch as its client knows it.
 struct Watched {
     spec: WatchSpec,
-    /// It was told of everything up to here.
+    /// The client knows all events up to this entry.
     known: Zxid,
-    /// Of a group that is not whole yet.
+    /// Events of an incomplete group.
     part: Vec<(ChangeKind, Path, Option<Bytes>)>,
     stands: bool,
 }
@@ -36,7 +38,7 @@ struct Client {
     number: u64,
     open: bool,
     last: Zxid,
-    /// The ids of requests for watches, and for their ends, that are not answered.
+    /// Watch ids of requests to add or cancel watches that are not answered yet.
     asked: std::collections::VecDeque<Vec<u32>>,
 }
 
@@ -49,7 +51,7 @@ struct World {
     reference: State,
     clients: Vec<Client>,
     next_conn: u64,
-    /// What was seen to happen, so that a run that shows nothing fails.
+    /// Number of occurrences of each case, so that a run without them fails.
     seen: BTreeMap<&'static str, u32>,
 }
 
@@ -136,7 +138,7 @@ impl World {
         self.log.feed(&mut self.nodes[node].0);
     }
 
-    /// Puts the entries that are new into the list of what happened.
+    /// Adds the changes of new entries to the list.
     fn learn(&mut self) {
         if self.known == 0 {
             self.reference.apply_marker(z(0), 0);
@@ -151,7 +153,7 @@ impl World {
             };
             let Applied { zxid, result } = self.reference.apply(entry.zxid, 0, command);
             if zxid != entry.zxid {
-                // It was carried out before.
+                // The write was applied before.
                 continue;
             }
             let mut changes: Vec<_> =
@@ -248,7 +250,7 @@ impl World {
             }
             6..11 => self.feed(node),
             11 if open => {
-                // Reads between writes of its own.
+                // Reads between the client's own writes.
                 let (p, w) = (self.a_path(), self.a_write());
                 let first = self.clients[at].number + 1;
                 self.clients[at].number += 1;
@@ -262,7 +264,7 @@ impl World {
             }
             14 if open => {
                 if let Some(&id) = self.clients[at].watches.keys().next() {
-                    // What comes before the answer counts; behind it nothing may.
+                    // Events before the answer are valid; later ones are not.
                     self.clients[at].asked.push_back(vec![id]);
                     self.nodes[node].0.ask(conn, 1, vec![Op::CancelWatches(vec![id])]);
                 }
@@ -290,7 +292,7 @@ impl World {
         self.nodes[client.node].0.ask(client.conn, 1, vec![add(specs)]);
     }
 
-    /// Another connection, perhaps to another node, that takes the session and the watches up.
+    /// Connects again, possibly to another node, and resumes the session and its watches.
     fn move_on(&mut self, at: usize) {
         let (node, conn) = (self.clients[at].node, self.clients[at].conn);
         self.nodes[node].0.input(Input::Closed { conn: ConnId(conn) });
@@ -323,7 +325,7 @@ impl World {
         self.count("connections");
     }
 
-    /// The node gets a snapshot of all that is committed.
+    /// The node installs a snapshot of the committed state.
     fn snapshot(&mut self, node: usize) {
         self.learn();
         if self.reference.applied() > self.nodes[node].0.server.state().applied() && self.chance.below(4) == 0
@@ -361,7 +363,7 @@ impl World {
         self.nodes[node].0.input(Input::Tick);
         let mut items = self.nodes[node].0.take(conn);
         if few && items.len() > 1 {
-            // The rest is lost with the connection.
+            // The remaining items are lost with the connection.
             items.truncate(self.chance.index(items.len()));
             items.into_iter().for_each(|item| self.look_at(at, item));
             return self.move_on(at);
@@ -383,7 +385,7 @@ impl World {
                     if mine.is_empty() && watched.part.is_empty() {
                         continue;
                     }
-                    // A comparison tells less, and may tell too much.
+                    // A comparison is less precise, and may fire needlessly.
                     let exact = truth.get(&group.zxid).is_some_and(|changes| {
                         mine.iter().all(|(c, _)| changes.iter().any(|(k, p, _)| *k == c.kind && *p == c.path))
                     });
@@ -433,7 +435,7 @@ impl World {
                 count("states");
                 let watched = client.watches.get_mut(&state.id).expect("a watch of this id");
                 watched.known = state.zxid;
-                // What the log says up to there.
+                // The znodes according to the log up to this entry.
                 let mut there = BTreeMap::new();
                 for (kind, path, data) in truth.range(..=state.zxid).flat_map(|(_, changes)| changes) {
                     match kind {
@@ -479,7 +481,7 @@ impl World {
                 if let Ok(Outcome::Watching(refused)) = &result {
                     assert!(refused.is_empty(), "{refused:?}");
                     for id in client.asked.pop_front().expect("asked") {
-                        // It may have fired already, or have ended.
+                        // The watch may have fired or ended already.
                         let Some(watched) = client.watches.get_mut(&id) else { continue };
                         watched.stands = true;
                         if watched.spec.from.is_none() && watched.known == Zxid::ZERO {
@@ -503,7 +505,7 @@ impl World {
         }
     }
 
-    /// Everything up to here was told, to all that stand.
+    /// All active watches have received everything up to this entry.
     fn passed(client: &mut Client, truth: &Truth, zxid: Zxid) {
         for watched in client.watches.values_mut().filter(|w| w.stands && w.known < zxid) {
             let missed = truth
@@ -527,7 +529,7 @@ fn the_nine_properties_hold_for_random_watches() {
         for _ in 0..600 {
             world.step();
         }
-        // In the end everybody comes to know everything.
+        // At the end all clients learn all changes.
         for _ in 0..50 {
             world.feed_all();
             world.drop_closed();

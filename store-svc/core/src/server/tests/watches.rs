@@ -1,4 +1,4 @@
-//! Watches on one node, by the scenarios V1 to V25 of their design where one node can show them.
+//! Watches on one node: the scenarios V1 to V25 of their design, as far as one node can show them.
 
 use api::watch::{
     AddWatches, ChangeKind, StateRule, WatchEnded, WatchGroup, WatchRefused, WatchScope, WatchSpec,
@@ -27,7 +27,7 @@ fn from(zxid: Zxid, spec: WatchSpec) -> WatchSpec {
     WatchSpec { from: Some(zxid), ..spec }
 }
 
-/// A node with these limits, and sessions on the connections 1 to `sessions`.
+/// A node with these limits, and sessions on connections 1 to `sessions`.
 pub(super) fn limited(sessions: u64, limits: Limits) -> (Node, Log) {
     let config = Config { me: PeerId(1), first_ticket: Ticket(1000), limits };
     let server = Server::new(Time(0), config, State::default());
@@ -40,7 +40,7 @@ pub(super) fn limited(sessions: u64, limits: Limits) -> (Node, Log) {
 }
 
 impl Node {
-    /// What was sent to a connection, and is taken now.
+    /// Takes the items sent to a connection.
     pub(super) fn take(&mut self, conn: u64) -> Vec<Item> {
         let (mine, rest) = std::mem::take(&mut self.sent).into_iter().partition(|(c, _)| *c == ConnId(conn));
         self.sent = rest;
@@ -50,7 +50,7 @@ impl Node {
         items
     }
 
-    /// The same until nothing comes any more.
+    /// The same until no more items follow.
     fn take_all(&mut self, conn: u64) -> Vec<Item> {
         let mut all = Vec::new();
         loop {
@@ -63,7 +63,7 @@ impl Node {
         }
     }
 
-    /// Adds watches, and checks that they stand.
+    /// Adds watches, and checks that they are active.
     fn watch(&mut self, conn: u64, specs: impl IntoIterator<Item = WatchSpec>) {
         self.ask(conn, 1, vec![add(specs)]);
         let last = self.take(conn).pop();
@@ -73,7 +73,7 @@ impl Node {
         );
     }
 
-    /// Writes that belong to no session.
+    /// Writes without a session.
     fn write(&mut self, log: &mut Log, ops: impl IntoIterator<Item = Op>) {
         ops.into_iter().for_each(|op| self.input(call(9999, op)));
         log.round(self);
@@ -81,7 +81,7 @@ impl Node {
     }
 }
 
-/// Groups in a row: their zxids, and what happened to which znode.
+/// Groups in order: their zxids, and the kinds and paths of their changes.
 fn told(items: &[Item]) -> Vec<(u32, Vec<(ChangeKind, String)>)> {
     let groups = items.iter().filter_map(|item| match item {
         Item::Events(group) => Some(group),
@@ -144,7 +144,7 @@ fn v03_a_watch_that_fires_once_fires_once_wherever_its_client_goes() {
         for conn in 1..5 {
             let spec = from(seen, once(watch(1, "/a", WatchScope::Node)));
             node.watch(conn, [spec]);
-            // While it is between two nodes, others write so much that the history does not reach back.
+            // While the client is between two nodes, others write more than the history holds.
             node.write(&mut log, [create(&format!("/other{conn}"))]);
             seen = node.server.state().applied();
             node.input(Input::Closed { conn: ConnId(conn) });
@@ -247,7 +247,7 @@ fn v06_a_large_multi_is_one_group_in_parts() {
 #[test]
 fn v07_a_watch_may_begin_where_the_history_does_and_not_before() {
     let (mut node, mut log) = limited(4, Limits { history_entries: 4, ..Limits::default() });
-    // The last entry before the history is a delete, of which nothing must be lost at the boundary.
+    // The last entry before the history is a delete, which must not be lost at the boundary.
     node.write(
         &mut log,
         [create("/a"), delete("/a"), create("/a"), set("/a", "1"), delete("/a"), create("/a")],
@@ -310,7 +310,7 @@ fn v10_a_snapshot_ends_streams_that_watch_and_no_others() {
         "{:?}",
         node.closed
     );
-    // V9: what happened in between is nowhere on this node.
+    // V9: this node does not know the changes in between.
     assert_eq!(node.server.watch_figures().history_floor, applied);
     node.ask(2, 1, vec![add([from(z(applied.counter() - 1), watch(1, "/a", WatchScope::Node))])]);
     assert_eq!(ended(&node.take(2)).len(), 1);
@@ -341,7 +341,7 @@ fn v12_a_slow_reader_goes_on_from_the_history_and_holds_up_nobody() {
         fast.extend(node.take_all(2));
     }
     assert_eq!(told(&fast).len(), 200, "each at once");
-    // Answers stand behind the events, in their order.
+    // Answers come behind the events, in their order.
     node.ask(1, 1, vec![get("/a"), set("/a", "own")]);
     node.ask(1, 2, vec![get("/a")]);
     log.round(&mut node);
@@ -405,7 +405,7 @@ fn v14_marks_let_an_idle_client_come_back_after_any_number_of_foreign_writes() {
         }
     }
     assert!(known >= node.server.watch_figures().history_floor, "it can go on from {known}");
-    // Without writes it hears of time.
+    // Without writes the client receives marks.
     node.take(1);
     node.pass(Duration::from_secs(7));
     let marks = node.take(1);
@@ -534,7 +534,7 @@ fn v23_watches_of_the_root_and_of_what_is_not_there() {
             |item| if let Item::Events(group) = item { Some(group.events[0].ids.clone()) } else { None },
         )
         .collect();
-    // Its parent's end is an end for a watch of children, too.
+    // The delete of the parent also ends a watch of children.
     assert_eq!(ids, [vec![1], vec![1, 3], vec![1, 2], vec![1, 4], vec![1, 2], vec![1, 3], vec![1, 3]]);
 }
 
@@ -566,7 +566,7 @@ fn the_state_and_what_comes_behind_it_meet_without_a_gap() {
     let (mut node, mut log) = limited(1, Limits::default());
     node.write(&mut log, ["/t", "/t/a", "/t/a/b", "/u"].map(create).into_iter().chain([set("/t/a", "1")]));
     let spec = WatchSpec { state: StateRule::Always, with_data: true, ..watch(1, "/t", WatchScope::Tree) };
-    // Behind a write of its own that is under way, and before one.
+    // Behind a pending write of its own, and before one.
     node.ask(1, 1, vec![create("/t/c"), add([spec]), create("/t/d")]);
     log.round(&mut node);
     log.round(&mut node);
