@@ -13,7 +13,7 @@ use tonic::transport::Endpoint;
 
 use crate::complaints::Complaints;
 use crate::dialer::Dialer;
-use crate::link::Shared;
+use crate::link::{MESSAGE_MAX, Shared};
 use crate::{Driver, Handle, PortServer, Server};
 
 /// This server, and the addresses of the others.
@@ -128,9 +128,6 @@ impl ElectionService {
         })
     }
 }
-
-/// Bytes in one message: all of ours are far smaller.
-pub(crate) const MESSAGE_MAX: usize = 32 << 10;
 
 /// Commands, and events of links, that wait for the driver. When the queue is full, callers wait, and links
 /// stop reading.
