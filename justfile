@@ -48,6 +48,10 @@ hunt MINUTES:
 deny:
     cargo deny --locked check
 
+# Lines of production code for each crate.
+lines:
+    .ci/lines
+
 # Every state of small ensembles.
 explore *ARGS:
     cargo run --release -p explore -- {{ARGS}}

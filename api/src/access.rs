@@ -1,4 +1,4 @@
-//! Who asks, and who may do what: identities and access lists.
+//! Identities of callers, and the access lists that grant them permissions.
 
 use std::{
     collections::BTreeSet,
@@ -105,13 +105,13 @@ impl Identity {
         self.scheme
     }
 
-    /// Who may do everything, whatever the lists say: an identity like any other, so that no rule is local to a node.
+    /// The identity that has every permission, whatever the lists say. It is an identity like any other, so that no rule is local to a node.
     #[must_use]
     pub fn superuser() -> Identity {
         Identity { scheme: Scheme::Role, id: SUPERUSER.into() }
     }
 
-    /// Whether it, in an entry of a list, means this caller. All match by equality, but for the world, which is everybody, and
+    /// Whether it, in an entry of a list, means this caller. All match by equality, but for the world, which matches every caller, and
     /// addresses, of which an entry may name a network, as in `10.0.0.0/8`.
     fn means(&self, caller: &Identity) -> bool {
         match self.scheme {
@@ -179,7 +179,7 @@ impl Identities {
     /// Of an anonymous caller.
     pub const NONE: Identities = Identities(None);
 
-    /// Most of them. Every write carries them, and an entry of the log has room for so many of [`Identity::ID_MAX`].
+    /// Most of them. Every write carries them, and an entry of the log has room for this many of [`Identity::ID_MAX`].
     pub const MAX: usize = 32;
 
     /// As a set: the order, and what comes twice, do not matter.
@@ -326,14 +326,14 @@ impl FromStr for Permissions {
 /// One entry of an access list.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct AclEntry {
-    /// Whom it means.
+    /// The callers that it matches.
     pub identity: Identity,
-    /// What they may do.
+    /// Their permissions.
     pub permissions: Permissions,
 }
 
-/// An access list: who may do what with a znode. A copy costs a reference. The default is the open list, with which anyone may do
-/// everything.
+/// An access list: the permissions of identities on a znode. A copy costs a reference. The default is the open list, which permits
+/// everything to every caller.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Acl(
     /// `None` for the open list, and only for that.
@@ -368,7 +368,7 @@ impl Acl {
         given || caller.as_slice().contains(&Identity::superuser())
     }
 
-    /// As it is told to those who may read the znode and not change the list: the hashes of digests are left out.
+    /// The list for callers that may read the znode and not change the list: without the hashes of digests.
     #[must_use]
     pub fn masked(&self) -> Acl {
         let Some(entries) = &self.0 else { return self.clone() };
@@ -520,18 +520,18 @@ mod tests {
     fn entries_only_give_and_only_to_those_whom_they_mean() {
         use Permissions as P;
         let of = |scheme, id| Identities::new([Identity::new(scheme, id).unwrap()]).unwrap();
-        let nobody = Identities::default();
+        let none = Identities::default();
         let acl = list(&[(Scheme::World, "anyone", 1), (Scheme::User, "ada", 2), (Scheme::Digest, "a:h", 4)]);
-        assert!(acl.gives(P::READ, &nobody) && !acl.gives(P::WRITE, &nobody));
+        assert!(acl.gives(P::READ, &none) && !acl.gives(P::WRITE, &none));
         assert!(
             acl.gives(P::WRITE, &of(Scheme::User, "ada")) && !acl.gives(P::WRITE, &of(Scheme::Role, "ada"))
         );
-        assert!(acl.gives(P::READ.or(P::ADMIN), &nobody), "any of them");
+        assert!(acl.gives(P::READ.or(P::ADMIN), &none), "any of them");
         assert!(
             acl.gives(P::CREATE, &of(Scheme::Digest, "a:h"))
                 && !acl.gives(P::CREATE, &of(Scheme::Digest, "a:g"))
         );
-        assert!(Acl::default().gives(P::ADMIN, &nobody));
+        assert!(Acl::default().gives(P::ADMIN, &none));
         let superuser = Identities::new([Identity::superuser()]).unwrap();
         assert!(acl.gives(P::ADMIN, &superuser));
         assert_eq!(acl.masked().entries()[2].identity.id(), "a:x");

@@ -25,7 +25,7 @@ pub struct UnknownRecord {
 }
 
 impl Body {
-    /// The number of [`Body::Store`]. Such numbers stand on disks and between servers, for ever; 3 is kept for changes of the
+    /// The number of [`Body::Store`]. These numbers are on disks and on the wire, for ever; 3 is kept for changes of the
     /// members.
     pub const STORE: u16 = 1;
     const MARKER: u16 = 2;
@@ -41,7 +41,7 @@ impl Body {
         }
     }
 
-    /// What stands behind the head of its record: the payload of the store, or the level as four bytes, little-endian.
+    /// The rest of its record, after the head: the payload of the store, or the level as four bytes, little-endian.
     #[must_use]
     pub fn payload(&self) -> Bytes {
         match self {
@@ -96,7 +96,7 @@ impl Body {
 mod tests {
     use super::*;
 
-    /// Old logs are read for ever: a number that has once stood for a kind never stands for another.
+    /// Old logs are read for ever: a number that has once meant a kind never means another.
     #[test]
     fn kinds_have_these_numbers_and_all_others_are_refused_by_name() {
         let bodies =

@@ -11,7 +11,7 @@ pub const fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// By so much SplitMix64 goes on from one number to the next: odd, and near the golden ratio of 2^64.
+/// The step of SplitMix64 from one number to the next: odd, and near the golden ratio of 2^64.
 pub const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// SplitMix64: one word of state, enough for a few draws.
@@ -69,7 +69,7 @@ impl Chance {
         ((u128::from(self.draw()) * u128::from(end)) >> 64) as u64
     }
 
-    /// An index into a list of so many; 0 if there are none.
+    /// An index into a list of this length; 0 if it is empty.
     pub fn index(&mut self, len: usize) -> usize {
         self.below(len as u64) as usize
     }
@@ -91,12 +91,12 @@ impl Chance {
         Duration::from_millis(range.start + self.below(range.end.saturating_sub(range.start)))
     }
 
-    /// True in so many of 1,000 cases.
+    /// True in this many of 1,000 cases.
     pub fn per_mille(&mut self, of: u64) -> bool {
         self.below(1000) < of
     }
 
-    /// True in so many of 100 cases.
+    /// True in this many of 100 cases.
     pub fn percent(&mut self, of: u64) -> bool {
         self.below(100) < of
     }

@@ -96,7 +96,7 @@ pub enum CommandBody {
     OpenSession {
         /// Of the secret.
         token_hash: TokenHash,
-        /// After so much silence the leader closes the session.
+        /// The silence after which the leader closes the session.
         timeout_ms: u32,
         /// Most sessions that may be open with it, as configured on the node that was asked. It is part of the command, so
         /// that all stores decide alike.

@@ -35,12 +35,12 @@ pub enum EnsembleError {
     /// Two members with one id.
     #[error("member id {0} appears twice: give every member an id of its own")]
     DuplicateId(PeerId),
-    /// Nobody could ever lead.
+    /// No member could ever lead.
     #[error("no voter with a weight above 0: at least one member must be able to lead")]
     NoVoter,
 }
 
-/// Who belongs to the ensemble, and what a quorum of them is: in more than half of the groups, voters that hold more
+/// The members of the ensemble, and the definition of a quorum: in more than half of the groups, voters that hold more
 /// than half of the group's weight (ZooKeeper's `QuorumHierarchical`). Groups without weight do not count. With one
 /// group, as usual, that is more than half of all weight, and with equal weights `floor(n/2) + 1` of n voters (S7).
 ///
@@ -72,7 +72,7 @@ impl Ensemble {
     /// Checks and builds.
     ///
     /// # Errors
-    /// A duplicate id, or nobody who could lead.
+    /// A duplicate id, or no member that could lead.
     pub fn new(members: impl IntoIterator<Item = Member>) -> Result<Ensemble, EnsembleError> {
         let mut map = BTreeMap::new();
         let mut groups = BTreeMap::new();

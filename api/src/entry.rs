@@ -90,7 +90,7 @@ pub struct EpochSpan {
 /// says it all. Two logs that contain the same zxid agree on everything up to it, since an epoch has one leader and
 /// every append is chained to the entry before it. So two histories are enough to find where two logs part.
 ///
-/// `base` is the zxid of the snapshot that the log stands on (`Zxid::ZERO` if none): it and everything before it is
+/// `base` is the zxid of the snapshot below the log (`Zxid::ZERO` if none): it and everything before it is
 /// part of the history, but not readable from the log.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
 pub struct History {
@@ -100,7 +100,7 @@ pub struct History {
 }
 
 impl History {
-    /// A history that stands on a snapshot at `base` and has nothing behind it.
+    /// The history of a snapshot at `base` without later entries.
     #[must_use]
     pub fn from_base(base: Zxid) -> History {
         History { base, spans: Vec::new() }
@@ -114,7 +114,7 @@ impl History {
         (ascending && behind_base).then_some(History { base, spans })
     }
 
-    /// The zxid of the snapshot that the log stands on.
+    /// The zxid of the snapshot below the log.
     #[must_use]
     pub fn base(&self) -> Zxid {
         self.base
@@ -126,7 +126,7 @@ impl History {
         &self.spans
     }
 
-    /// The last zxid; `base` if nothing stands behind it.
+    /// The last zxid; `base` if there are no entries.
     #[must_use]
     pub fn last(&self) -> Zxid {
         self.spans.last().map_or(self.base, |s| Zxid::new(s.epoch, s.last))
@@ -151,7 +151,7 @@ impl History {
         true
     }
 
-    /// Whether the log, or the snapshot that it stands on, ends with or contains exactly this zxid and it can still
+    /// Whether the log, or the snapshot below it, ends with or contains exactly this zxid and it can still
     /// be told apart: `base` itself, or an entry behind it.
     #[must_use]
     pub fn contains(&self, zxid: Zxid) -> bool {
@@ -163,7 +163,7 @@ impl History {
                     .is_ok_and(|i| zxid.counter() <= self.spans[i].last))
     }
 
-    /// The last zxid that both logs contain, if it can be told from what both still have; `None` means that only a
+    /// The last zxid that both logs contain, if it is known from what both still have; `None` means that only a
     /// snapshot helps.
     #[must_use]
     pub fn common_with(&self, other: &History) -> Option<Zxid> {
@@ -180,7 +180,7 @@ impl History {
         candidates.into_iter().rev().find(|&z| self.contains(z) && other.contains(z))
     }
 
-    /// How many entries stand behind `after`, up to `upto`; both are in the history.
+    /// The number of entries after `after`, up to `upto`; both are in the history.
     #[must_use]
     pub fn count_between(&self, after: Zxid, upto: Zxid) -> u64 {
         // Of each epoch, by the counters that are next.

@@ -79,7 +79,7 @@ pub enum ErrorCode {
 pub enum Fate {
     /// It changed nothing and never will.
     NotDone,
-    /// It was carried out; its result cannot be told any more.
+    /// It was carried out; its result is not known any more.
     Done,
     /// It was carried out, or will be, or not. A session that lives sends it again under its number and gets the result.
     Unknown,
@@ -269,10 +269,10 @@ pub enum OpError {
     )]
     ResultForgotten(WriteNumber),
     /// A sequential create found no number. Behind the last one there are none; else the names in its way were skipped for
-    /// good, and the same create goes on behind them.
+    /// good, and the same create continues after them.
     #[error("{}", no_sequence_number(path, *next))]
     NoSequenceNumber {
-        /// What the number was to stand behind.
+        /// The path without the number.
         path: Path,
         /// The number that is next under the parent; [`SEQUENCE_END`](crate::SEQUENCE_END) if there are no more.
         next: u64,
@@ -291,7 +291,7 @@ pub enum OpError {
     /// A bounded queue is full.
     #[error("{0}")]
     Overloaded(String),
-    /// The disks of so many nodes, or that of the leader, are nearly full that nothing is taken which needs room.
+    /// The disk of the leader, or the disks of too many nodes, are nearly full: writes that need room are refused.
     #[error(
         "the disks of the ensemble are nearly full, so nothing is taken that needs room: delete znodes, or free or add space \
          on the nodes that `quorate status` names"
@@ -361,7 +361,7 @@ pub enum OpError {
         "the history of the node reaches back to zxid {oldest} and no further; read the present state, and watch from the zxid that          comes with it, or ask for the state together with the watch"
     )]
     Gone {
-        /// What happened behind this entry can be told.
+        /// The changes after this entry are still known.
         oldest: Zxid,
     },
     /// It may or may not have been carried out.
@@ -496,6 +496,6 @@ fn no_sequence_number(path: &Path, next: u64) -> String {
         );
     }
     format!(
-        "too many names like {path} with the numbers before {next} exist already; send the create again, it goes on there"
+        "too many names like {path} with the numbers before {next} exist already; send the create again, it continues there"
     )
 }

@@ -86,17 +86,17 @@ pub struct Greeting {
     pub standing: Standing,
     /// What it runs.
     pub build: Build,
-    /// Its `sync_limit`: for so long it may take itself for one that has a leader.
+    /// Its `sync_limit`: the time for which it may believe that it still has a leader.
     pub sync_limit: Duration,
-    /// Its `tick`: so often it pings as a leader.
+    /// Its `tick`: the interval of its pings as a leader.
     pub tick: Duration,
 }
 
 impl Greeting {
-    /// Compares what another server says, before anything that it says is believed. `expected`: whom this server dialled.
+    /// Compares the greeting of another server with its own, before it uses anything else from it. `expected`: the server that was dialled.
     ///
     /// # Errors
-    /// Why the two have nothing to do with each other, with the remedy.
+    /// The reason why the two cannot work together, with the remedy.
     pub fn check(&self, theirs: &Greeting, expected: Option<PeerId>) -> Result<(), String> {
         let id = theirs.id;
         if theirs.name != self.name {

@@ -16,13 +16,13 @@ impl Level {
     /// Of what was written before any other level.
     pub const FIRST: Level = Level(1);
 
-    /// From a number on the wire or on disk, where 0 stands for none.
+    /// From a number on the wire or on disk, where 0 means none.
     #[must_use]
     pub fn known(number: u32) -> Option<Level> {
         (number != 0).then_some(Level(number))
     }
 
-    /// For the wire and for disks: 0 stands for none.
+    /// For the wire and for disks: 0 means none.
     #[must_use]
     pub fn number(level: Option<Level>) -> u32 {
         level.map_or(0, |level| level.0)
@@ -180,7 +180,7 @@ impl LevelHistory {
 /// Why the level of an ensemble is not changed; with the remedy.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum LevelRefusal {
-    /// Nobody can say now whether it was, or can be: to ask again does no harm.
+    /// It is unknown whether it was changed, or can be. A retry is safe.
     #[error("{0}")]
     Unavailable(String),
     /// It was not.

@@ -2,7 +2,7 @@
 //!
 //! Nothing here does anything to the outside world: newtypes for the numbers of the protocol ([`Zxid`],
 //! [`Epoch`], [`PeerId`] ...), the operations of the tree ([`Write`], [`Read`]), their results and errors, what servers say
-//! to each other ([`peer`], [`vote`]), what clients and nodes say to each other ([`session`]), what a client wants to be told of ([`watch`]), what a store keeps ([`record`]), numbers from a seed ([`chance`]), and the *ports* ([`ports`]) through which one
+//! to each other ([`peer`], [`vote`]), the messages between clients and nodes ([`session`]), watches ([`watch`]), the records of a store ([`record`]), numbers from a seed ([`chance`]), and the *ports* ([`ports`]) through which one
 //! service calls another. A service knows its neighbour only as a port, so it
 //! cannot tell whether the neighbour lives in the same process.
 

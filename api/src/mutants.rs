@@ -53,7 +53,7 @@ mutants! {
     FollowerAheadIgnored,
     /// The promise of a server that has lost its disk counts as any other.
     WipedDiskTrusted,
-    /// A server whose directory was put back to an older copy is told so and goes on as if nothing had happened.
+    /// A server whose directory was restored from an older copy ignores the report of that.
     OlderCopyTrusted,
     /// Servers do not compare the ids of their ensembles.
     ForeignEnsembleTrusted,
@@ -125,17 +125,17 @@ mutants! {
     OwnerUnchecked,
     /// A checkpoint leaves out that a session has acknowledged results.
     CheckpointIncomplete,
-    /// A watch is told again of what it was told before (W3 and W7 of the design of watches).
+    /// A watch gets changes again that it got before (W3 and W7 of the design of watches).
     NoFloor,
     /// The history goes on over a snapshot, as if nothing had happened between the two.
     HistoryOverSnapshot,
-    /// A client that did not take its events goes on where the history begins, and is not told what it has missed.
+    /// A client that did not take its events continues where the history begins, without a report of the missed events.
     LagForgotten,
     /// A watch may begin one entry before the history does.
     BoundaryForgotten,
     /// A write is answered before its event is sent.
     ReplyBeforeEvent,
-    /// A watch with the state begins to be told of entries one too late.
+    /// A watch with the state misses the first entry after the state.
     StateThenGap,
     /// A znode whose TTL had passed is removed although its value was changed before the entry that removes it.
     ReapedYoung,

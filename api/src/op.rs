@@ -10,10 +10,10 @@ pub const DATA_MAX: u64 = 3 << 20;
 /// more of them: with eleven digits their names would no longer sort as their numbers do, and locks would have two holders.
 pub const SEQUENCE_END: u64 = 10_000_000_000;
 
-/// How a znode comes to its end.
+/// How a znode is removed.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub enum NodeKind {
-    /// When somebody deletes it.
+    /// By a delete.
     #[default]
     Persistent,
     /// Also with the session that created it. It has no children.
@@ -185,7 +185,7 @@ pub struct DeleteTree {
     pub version: Option<Expected>,
     /// The root stays.
     pub keep_root: bool,
-    /// Fails if there are more znodes to remove; 0 stands for [`DeleteTree::ZNODES_MAX`], and so does any number above.
+    /// Fails if there are more znodes to remove; 0, and any number above, mean [`DeleteTree::ZNODES_MAX`].
     pub max_znodes: u32,
 }
 
@@ -401,7 +401,7 @@ pub enum ReadOutcome {
     },
     /// To [`Read::Acl`].
     Acl {
-        /// The list; without the hashes of digests for a caller who may not change it.
+        /// The list; without the hashes of digests for a caller that may not change it.
         acl: Acl,
         /// Of the znode.
         stat: Stat,

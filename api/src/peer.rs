@@ -97,7 +97,7 @@ pub enum ToLeader {
     Forward(Vec<Submission>),
     /// Still here.
     Pong {
-        /// Of the ping; 0 for a sign of progress that nobody asked for.
+        /// Of the ping; 0 for progress that is reported without a ping.
         round: u64,
         /// Its wall clock.
         wall_ms: i64,
@@ -109,9 +109,9 @@ pub enum ToLeader {
     },
     /// From the learner's store to the leader's; see [`Request::Report`](crate::ports::Request::Report).
     Report(Bytes),
-    /// From now on the learner's disks have so much room. Enough, until it says so.
+    /// The room on the learner's disks from now on. Before the first one: ample.
     Disk(Room),
-    /// Somebody asks the learner's node for another feature level.
+    /// A request at the learner's node to change the feature level.
     SetLevel {
         /// The learner's number for it.
         ticket: Ticket,
@@ -153,12 +153,12 @@ pub enum ToLearner {
         /// The feature level at the end of the leader's log; `None` if that is empty.
         level: Option<Level>,
     },
-    /// Your log is a prefix of mine; what follows stands behind `after`.
+    /// Your log is a prefix of mine; the entries after `after` follow.
     Diff {
         /// The learner's last zxid.
         after: Zxid,
     },
-    /// Forget what stands behind `to`, then as DIFF.
+    /// Cut off everything after `to`, then as DIFF.
     Trunc {
         /// The last zxid that both have.
         to: Zxid,
@@ -181,7 +181,7 @@ pub enum ToLearner {
         /// synchronisation.
         commit: Option<Zxid>,
     },
-    /// Synchronisation ends with `target`: say so once it is durable.
+    /// Synchronisation ends with `target`: acknowledge it once it is durable.
     NewLeader {
         /// The leader's epoch.
         epoch: Epoch,

@@ -21,13 +21,13 @@ use crate::{
     Trace, WriteNumber, Zxid,
 };
 
-/// The neighbour is shutting down, or somebody else has taken the caller's place: stop. From a call of its own, as to save
+/// The neighbour is shutting down, or another caller has taken its place: stop. From a call of its own, as to save
 /// a snapshot: it did not succeed this time.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct PortClosed(pub String);
 
-/// With what a server stands for election; compared in this order, and by server id last (S4).
+/// The candidacy of a server in an election; compared in this order, and by server id last (S4).
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Candidate {
     /// Epoch of the last leader that it synchronised with.
@@ -42,7 +42,7 @@ pub trait Election: Clone + Send + Sync + 'static {
     /// candidate this server helps to choose but does not stand itself.
     fn elect(&self, candidate: Option<Candidate>) -> impl Future<Output = Result<PeerId, PortClosed>> + Send;
 
-    /// From now on this server says this of the ensemble that it belongs to, and has nothing to do with servers of another one.
+    /// The standing of this server from now on. It refuses servers of another ensemble.
     fn introduce(&self, standing: Standing) -> impl Future<Output = Result<(), PortClosed>> + Send;
 
     /// This server has synchronised with its leader in `epoch` and serves: from now on it answers the votes of others
@@ -90,7 +90,7 @@ pub enum FeedItem {
     /// Committed entries, each directly behind the one before it, and durable on this node.
     Committed(Vec<Entry>),
     /// The store is too far behind for the log (or is ahead of what this node has): forget everything and take this
-    /// state instead. Chunks follow, then the end; entries go on behind `zxid`. `Zxid::ZERO` comes without chunks and
+    /// state instead. Chunks follow, then the end, then the entries after `zxid`. `Zxid::ZERO` comes without chunks and
     /// means the empty state.
     SnapshotStart {
         /// The state is exactly this.
@@ -111,10 +111,10 @@ pub enum FeedItem {
     Refused {
         /// From the request.
         ticket: Ticket,
-        /// What to tell the client.
+        /// The reason, for the client.
         why: Refusal,
     },
-    /// The fate of this request cannot be known from here: this node skipped entries by a snapshot, or the link to a
+    /// The result of this request cannot be known from here: this node skipped entries by a snapshot, or the link to a
     /// quorum in another process broke. Submit it again if that is safe.
     Lost {
         /// From the request.
@@ -124,7 +124,7 @@ pub enum FeedItem {
     SnapshotWanted,
 }
 
-/// What stores tell each other about signs of life. Comes beside the [`FeedItem`]s, so that it never waits behind entries or
+/// The messages between stores about signs of life. Comes beside the [`FeedItem`]s, so that it never waits behind entries or
 /// snapshots, and in no order with them. May be lost.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Sign {
@@ -139,8 +139,8 @@ pub enum Sign {
     Confirmed(Bytes),
 }
 
-/// The largest payload of a request, in bytes, whatever the limits of a node say. It takes its time on a slow link, and all that
-/// is written behind it waits so long; and what could not be sent to the other servers would stand in the log of a leader alone,
+/// The largest payload of a request, in bytes, whatever the limits of a node say. A larger one would
+/// delay all later messages on a slow link. An entry that cannot be sent to the other servers would be in the log of a leader alone,
 /// and that leader would win every election.
 pub const PAYLOAD_MAX: usize = 4 << 20;
 
@@ -155,7 +155,7 @@ pub enum Refusal {
     TooLarge,
 }
 
-/// How much room the disks have on which the log and the state stand: of one node, or of so many that the others are no quorum.
+/// The room on the disks of log and state: of one node, or of so many nodes that the others are no quorum.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum Room {
     /// Enough.
@@ -188,7 +188,7 @@ pub struct QuorumStatus {
     pub role: Role,
     /// Whether it is synchronised with an established leader (or is one), so that writes make progress.
     pub serving: bool,
-    /// Whom it follows.
+    /// Its leader.
     pub leader: Option<PeerId>,
     /// Of the last leader that it synchronised with.
     pub epoch: Epoch,
@@ -211,7 +211,7 @@ pub struct PeerReport {
     pub id: PeerId,
     /// `host:port` of its quorum.
     pub address: String,
-    /// Why it cannot be reached, or will have nothing to do with this node; `None` if the two know each other.
+    /// Why it cannot be reached, or refuses this node; `None` if the two are connected.
     pub fault: Option<String>,
     /// Whether one of the two has refused the other, until a person changes something.
     pub refused: bool,
@@ -241,7 +241,7 @@ pub trait Chunks: Send {
     /// The next piece, `None` at the end. Pieces are at most 1 MiB.
     fn next(&mut self) -> impl Future<Output = Option<Bytes>> + Send;
 
-    /// All pieces together have at least so many bytes.
+    /// The least number of bytes of all pieces together.
     fn at_least(&self) -> u64 {
         0
     }
@@ -249,7 +249,7 @@ pub trait Chunks: Send {
 
 /// What an attached store reads. Dropping it detaches.
 pub trait Feed: Send + 'static {
-    /// The next items, at least one; waits for them. Not read, it holds back nobody but this store.
+    /// The next items, at least one; waits for them. If it is not read, only this store falls behind.
     fn next(&mut self) -> impl Future<Output = Result<Vec<FeedItem>, PortClosed>> + Send;
 }
 
@@ -380,7 +380,7 @@ pub trait Items: Send + Unpin + 'static {
         into: &mut VecDeque<Item>,
     ) -> Poll<Option<Result<(), OpError>>>;
 
-    /// The transport has taken so many answers, [`Item::Opened`] among them, of this [weight](Item::weight) together: there is
+    /// The transport has taken this many answers, [`Item::Opened`] included, of this [weight](Item::weight) together: there is
     /// room for more.
     fn taken(&mut self, answers: usize, weight: usize);
 }

@@ -1,5 +1,5 @@
-//! How an edge proves who a client is. It needs the secret only here: what comes out are [`Identities`], and no error has a part of
-//! what went in.
+//! How an edge proves the identity of a client. The secret is needed only here: the result are [`Identities`], and no error contains
+//! a part of the secret.
 
 use std::{fmt, net::IpAddr};
 
@@ -28,7 +28,7 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// What the edges of a node prove identities with.
+/// The means by which the edges of a node prove identities.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Prover {
     superuser: Option<Identity>,
@@ -57,7 +57,7 @@ impl Prover {
         Ok(Prover { superuser: super_digest.map(digest).transpose()? })
     }
 
-    /// Who shows this.
+    /// The identities that this proves.
     ///
     /// # Errors
     /// If it is empty or too long, or if the name of the user can be no part of an identity.

@@ -41,7 +41,7 @@ pub struct Header {
     pub level: Level,
 }
 
-/// A znode; fields as in [`crate::Stat`] where not said otherwise. Its children are those whose paths say so.
+/// A znode; fields as in [`crate::Stat`] unless noted. Its children are known from their paths.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Znode {
     /// Its full name.
@@ -95,7 +95,7 @@ pub struct Session {
     pub token_hash: TokenHash,
     /// The identities that opened it: a client that resumes it must have all of them.
     pub owner: Identities,
-    /// After so much silence the leader closes it.
+    /// The silence after which the leader closes it.
     pub timeout_ms: u32,
     /// The stream on which it was taken up last.
     pub stream: StreamId,

@@ -45,7 +45,7 @@ pub enum Op {
         prefix: String,
         /// Those behind this path.
         after: String,
-        /// At most so many; 0, and any number above [`Page::NAMES_MAX`](crate::Page::NAMES_MAX), mean that.
+        /// Maximum number; 0, and any number above [`Page::NAMES_MAX`](crate::Page::NAMES_MAX), mean that.
         size: u32,
     },
     /// Watches, from this place in the order on.
@@ -200,7 +200,7 @@ pub struct Opened {
     pub level: Level,
     /// What the node takes.
     pub limits: Limits,
-    /// Whom the node takes the client for.
+    /// The identities of the client, as the node sees them.
     pub identities: Identities,
     /// The ensemble of the node.
     pub ensemble: Option<EnsembleId>,
@@ -219,7 +219,7 @@ pub struct Limits {
     pub watches: u32,
 }
 
-/// What the node says by itself.
+/// News of the node without a request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Notice {
     /// The node has lost its leader, or has one again. A client may do better on another node.
@@ -251,7 +251,7 @@ pub enum Item {
     Ended(WatchEnded),
     /// Nothing else has happened so far.
     Mark(WatchMark),
-    /// The node says something by itself.
+    /// News of the node.
     Notice(Notice),
 }
 

@@ -24,7 +24,7 @@ pub type Trace = Option<Box<TraceContext>>;
 pub struct BadTraceparent;
 
 impl TraceContext {
-    /// `None` if an id is zero, which stands for none.
+    /// `None` if an id is zero, which means none.
     #[must_use]
     pub fn new(trace_id: [u8; 16], span_id: [u8; 8], sampled: bool) -> Option<TraceContext> {
         let valid = trace_id != [0; 16] && span_id != [0; 8];

@@ -1,8 +1,8 @@
-//! A subtree as it is at one zxid, told in parts.
+//! A subtree as it is at one zxid, sent in parts.
 
 use crate::{Path, ReadLevel, Zxid, watch::WatchedZnode};
 
-/// Which znodes a walk tells of, parents before their children, siblings in order.
+/// The znodes of a walk, parents before their children, siblings in order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Walk {
     /// The root of the subtree.
@@ -13,7 +13,7 @@ pub struct Walk {
     pub with_data: bool,
 }
 
-/// A walk that is under way on a node. Only who has begun it may go on with it.
+/// A walk in progress on a node. Only the session that began it may continue it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct WalkId(pub u64);
 
@@ -29,7 +29,7 @@ pub enum WalkAsk {
 /// A part of a walk.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct WalkPart {
-    /// To go on with.
+    /// For the next part.
     pub id: WalkId,
     /// The entry behind which this is the state; the same for all parts.
     pub zxid: Zxid,
@@ -39,7 +39,7 @@ pub struct WalkPart {
     pub end: Option<WalkEnd>,
 }
 
-/// What a walk has told.
+/// The totals of a walk.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub struct WalkEnd {
     /// How many znodes.

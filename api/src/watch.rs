@@ -1,5 +1,5 @@
-//! The vocabulary of watches: what a client wants to be told, and what it is told. ZooKeeper's one-shot watches, its persistent and
-//! its recursive ones are [`WatchSpec`]s with different fields; a watch that names a zxid is told what happened behind that.
+//! The vocabulary of watches: the requests of clients, and the events. ZooKeeper's one-shot watches, its persistent and
+//! its recursive ones are [`WatchSpec`]s with different fields; a watch that names a zxid gets the changes after it.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub struct WatchSpec {
     pub kinds: ChangeKinds,
     /// Values come with [`ChangeKind::Created`], [`ChangeKind::DataChanged`] and the state.
     pub with_data: bool,
-    /// Tell what happened behind this entry. A node that has not applied it waits.
+    /// Begin with the changes after this entry. A node that has not applied it waits.
     pub from: Option<Zxid>,
     /// Whether the present state comes first.
     pub state: StateRule,
@@ -77,7 +77,7 @@ pub enum StateRule {
 /// What happened to a znode.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ChangeKind {
-    /// Something that cannot be told exactly: read the znode, and the names of its children.
+    /// A change that is not known exactly: read the znode, and the names of its children.
     Touched,
     /// It is there.
     Created,
@@ -172,7 +172,7 @@ impl Change {
     }
 }
 
-/// A change as one stream is told of it.
+/// A change, as one stream gets it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct WatchEvent {
     /// The watches that it concerns, by the client's names.
@@ -190,7 +190,7 @@ pub struct WatchGroup {
     pub zxid: Zxid,
     /// In the order in which they happened; at least one.
     pub events: Vec<WatchEvent>,
-    /// The group goes on in the next item of this kind.
+    /// The group continues in the next item of this kind.
     pub more: bool,
 }
 
@@ -265,7 +265,7 @@ impl AddWatches {
         self.specs.iter().filter_map(|spec| spec.from).max()
     }
 
-    /// Whether something is to be told at once: what happened before, or the state.
+    /// Whether events come at once: earlier changes, or the state.
     #[must_use]
     pub fn catches_up(&self) -> bool {
         self.specs.iter().any(|spec| spec.from.is_some() || spec.state != StateRule::Never)

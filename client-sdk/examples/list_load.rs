@@ -1,4 +1,4 @@
-//! `list_load ENDPOINT CHILDREN CLIENTS`: makes a znode with so many children, lets so many clients list it at once, and
+//! `list_load ENDPOINT CHILDREN CLIENTS`: creates a znode with this many children, lets this many clients list it at once, and
 //! prints how long another session waited at most for the answer to a small request meanwhile.
 #![allow(clippy::unwrap_used)]
 

@@ -63,7 +63,7 @@ pub struct Client {
 /// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub struct CreateMode {
-    /// How it comes to its end; see [`NodeKind`]. The default is a persistent one, which stays until it is deleted.
+    /// How it is removed; see [`NodeKind`]. The default is a persistent one, which stays until it is deleted.
     pub kind: NodeKind,
     /// The parent's counter of creates is put behind the name, ten digits wide.
     pub sequential: bool,
@@ -91,7 +91,7 @@ impl CreateMode {
     }
 }
 
-/// What happens to the session of a client, for those who hold locks and the like by it.
+/// The events of a client's session, for holders of locks and the like.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SessionEvent {
     /// A new session is open.
@@ -114,7 +114,7 @@ pub enum SessionEvent {
     /// A program that must not act without the session has to stop now. [`SessionEvent::Resumed`] or [`SessionEvent::SessionLost`]
     /// follows.
     Suspended,
-    /// The session goes on.
+    /// The session continues.
     Resumed {
         /// Where.
         endpoint: String,
@@ -218,7 +218,7 @@ impl Client {
     /// The value and Stat of a znode, as fresh as `level` says.
     ///
     /// # Errors
-    /// `NoNode`; `Unavailable` if the node does not come to the zxid of [`ReadLevel::AtLeast`] within some seconds. A
+    /// `NoNode`; `Unavailable` if the node does not reach the zxid of [`ReadLevel::AtLeast`] within some seconds. A
     /// [linearizable](ReadLevel::Linearizable) read goes from node to node until a quorum confirms it or
     /// [`Options::op_timeout`] has passed. Else as [`Client::create`].
     pub async fn get_with(&self, path: &str, level: ReadLevel) -> Result<(Bytes, Stat), ClientError> {
@@ -289,7 +289,7 @@ impl Client {
         }
     }
 
-    /// Who the node that has the session takes this client for: its address, and what its
+    /// The identities of this client, as the node of its session sees them: its address, and what its
     /// [credentials](Options::credentials) prove.
     ///
     /// # Errors
@@ -390,7 +390,7 @@ impl Client {
         self.enqueue(Op::MultiRead(reads, level), self.op_timeout, outcome).await
     }
 
-    /// Watches a znode from this place in the order of the requests on: awaited, it gives a [`Watch`](crate::Watch), which is told of each change
+    /// Watches a znode from this place in the order of the requests on: awaited, it gives a [`Watch`](crate::Watch), which gets each change
     /// once, in the order of the log. The znode need not exist.
     ///
     /// # Errors
@@ -411,7 +411,7 @@ impl Client {
         self.watches.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The way to the task, and how long a watch may take to stand.
+    /// The channel to the task, and how long a watch may take to become active.
     pub(crate) fn watching(&self) -> (mpsc::UnboundedSender<Command>, Option<Duration>) {
         (self.commands.clone(), self.op_timeout)
     }
@@ -591,5 +591,5 @@ fn seed() -> u64 {
 /// What a message has besides its one large request: its own frame, and a trace.
 const FRAME: usize = 256;
 
-/// Session events are rare: a listener that reads at all does not fall behind by so many.
+/// Session events are rare: a listener that reads at all does not fall this far behind.
 const EVENTS_MAX: usize = 64;

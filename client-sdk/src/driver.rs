@@ -19,9 +19,9 @@ use tonic::{Streaming, transport::Endpoint};
 use crate::{
     SessionEvent,
     clock::Clock,
+    listeners::{Listener, Listeners},
     transport::{self, Opened},
     waiters::{End, Space, Waiters},
-    watch::{Listener, Listeners},
 };
 
 /// What a [`Client`](crate::Client) asks of its task. Bounded by the room that each request takes before.
@@ -52,7 +52,7 @@ pub(crate) enum Command {
     },
 }
 
-/// Where the session stands, for those who wait for it.
+/// The state of the session, for tasks that wait for a change.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Progress {
     /// The open session, even if no connection carries it at the moment.
@@ -256,7 +256,7 @@ impl Driver {
             }
         };
         tracing::debug!(?event, "session");
-        // Nobody has to listen.
+        // Listeners are optional.
         let _ = self.events.send(event);
     }
 
@@ -281,7 +281,7 @@ async fn next(link: &mut Link) -> Arrival {
     }
 }
 
-/// Waits until there is a place for one message, which stays, because nobody else sends. False when the stream takes no
+/// Waits until there is a place for one message. The place stays free, because this is the only sender. False when the stream takes no
 /// more.
 async fn has_place<T>(outgoing: &Option<mpsc::Sender<T>>) -> bool {
     match outgoing {

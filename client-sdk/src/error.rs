@@ -24,7 +24,7 @@ pub enum ClientError {
         listed(tried)
     )]
     NotConnected {
-        /// For so long, to the millisecond.
+        /// The time waited, to the millisecond.
         waited: Duration,
         /// At these endpoints, in the order in which they were given.
         tried: Vec<Tried>,

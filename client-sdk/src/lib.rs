@@ -1,8 +1,8 @@
 //! The async client of Quorate.
 //!
 //! A [`Client`] holds one session with an ensemble, over whichever of its nodes answers, and moves it to another node
-//! when a connection breaks. What was asked stays asked: unanswered requests are sent again, and a write is carried
-//! out once, however often it is sent. So requests do not fail because a node does; they take longer.
+//! when a connection breaks. Unanswered requests are sent again, and a write is carried out once, however often it is
+//! sent. So the failure of a node delays requests, and fails none.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), client_sdk::ClientError> {
@@ -20,7 +20,7 @@
 //! [`Client::read`] enqueue and return a [`Pending`] each, to be awaited later; the order of enqueueing is the order
 //! of effect.
 //!
-//! A [`Watch`] is told what happens to znodes, each change once and in the order of the log, over all changes of nodes and
+//! A [`Watch`] gets the changes of znodes, each one once and in the order of the log, over all changes of nodes and
 //! sessions:
 //!
 //! ```no_run
@@ -43,6 +43,7 @@ mod clock;
 mod cluster;
 mod driver;
 mod error;
+mod listeners;
 mod node;
 mod options;
 mod stale;

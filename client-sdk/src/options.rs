@@ -7,7 +7,7 @@ use crate::Tls;
 /// How a [`Client`](crate::Client) behaves. The defaults suit most programs.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Options {
-    /// After so much silence the ensemble closes the session and removes its ephemerals; the server may clamp it.
+    /// The silence after which the ensemble closes the session and removes its ephemerals; the server may clamp it.
     /// Default 10 s.
     pub session_timeout: Duration,
     /// How long [`Client::connect`](crate::Client::connect) waits for the first session. Default 10 s.
@@ -26,11 +26,11 @@ pub struct Options {
     pub bytes_max: usize,
     /// Whether to open a fresh session for later requests when one is lost. Default yes.
     pub reopen: bool,
-    /// Which part of the requests begin a trace of their own, from 0, the default, to 1. Those that are made within a span of the
+    /// Share of the requests that begin a trace of their own, from 0, the default, to 1. Those that are made within a span of the
     /// application belong to its trace, sampled or not, whatever this says. Spans go to the tracer provider that the
     /// application has installed with the crate `opentelemetry`; without one there are none.
     pub trace_ratio: f64,
-    /// Who the client is: shown to each node on which the session is opened or taken up, in plain text while ports have no TLS. A
+    /// Identities of the client: shown to each node on which the session is opened or taken up, in plain text while ports have no TLS. A
     /// session that was opened with one is taken up with it only. Default none.
     pub credentials: Vec<Credential>,
     /// How long [`Client::close`](crate::Client::close) waits for what is unanswered and for the end of the session.

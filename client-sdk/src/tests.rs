@@ -164,7 +164,7 @@ async fn a_kill_in_the_middle_of_a_pipeline_loses_and_repeats_nothing() {
     }
     let all: Vec<Bytes> = (0..WRITES).map(|v| Bytes::copy_from_slice(&v.to_be_bytes())).collect();
     assert!(world.state().sets == all, "once each, in order");
-    assert_eq!(client.session(), Some(session), "the session goes on");
+    assert_eq!(client.session(), Some(session), "the session continues");
     assert!(matches!(events.recv().await, Ok(SessionEvent::Disconnected { .. })));
     assert!(matches!(events.recv().await, Ok(SessionEvent::Resumed { .. })));
     client.sync().await.unwrap();

@@ -35,7 +35,7 @@ impl Tls {
         Tls { authorities: Some(pem.into()), ..self }
     }
 
-    /// Proves to the nodes by this certificate who the client is. Both PEM.
+    /// Proves the identity of the client to the nodes by this certificate. Both PEM.
     #[must_use]
     pub fn identity(self, certificate: impl Into<String>, key: impl Into<String>) -> Tls {
         Tls { identity: Some((certificate.into(), key.into())), ..self }

@@ -118,7 +118,7 @@ const OUTGOING_MAX: usize = 2;
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
-/// Also where nobody waits for an answer of HTTP/2.
+/// Also for connections without an HTTP/2 call.
 const TCP_KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// The session's pings find a dead node sooner; this is for connections without a session yet.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! Who waits for which ticket, and the room that the unanswered requests take.
+//! The callers that wait for answers, by ticket, and the room that the unanswered requests take.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -58,7 +58,7 @@ impl Waiters {
         if let Some(span) = waiter.span {
             close(span, &end);
         }
-        // Nobody listens any more if the caller dropped its `Pending`.
+        // The receiver is gone if the caller dropped its `Pending`.
         let _ = waiter.end.send(end);
         while let Some(None) = self.slots.front() {
             self.slots.pop_front();
@@ -66,7 +66,7 @@ impl Waiters {
         }
     }
 
-    /// Lets those in who wait for room.
+    /// Admits callers that wait for room.
     pub(crate) fn give_room_back(&mut self) {
         let (requests, bytes) = std::mem::take(&mut self.freed);
         if requests > 0 {
@@ -76,7 +76,7 @@ impl Waiters {
     }
 }
 
-/// Says in its span how a request ended.
+/// Ends the span of a request with its result.
 fn close(mut span: Span, end: &End) {
     if let Some(zxid) = end.zxid {
         span.set("quorate.zxid", zxid.to_string());
@@ -91,7 +91,7 @@ fn close(mut span: Span, end: &End) {
     }
 }
 
-/// Room for requests that are not answered yet: so many, of so many bytes. First come, first served.
+/// Room for unanswered requests, in number and bytes. First come, first served.
 #[derive(Debug)]
 pub(crate) struct Room {
     requests: Semaphore,

@@ -130,7 +130,7 @@ impl Walked {
     /// The next znode; `None` behind the last.
     ///
     /// # Errors
-    /// The walk broke; what it has told is not all. `Gone` if more was changed meanwhile than the node keeps for it.
+    /// The walk broke off; its znodes are incomplete. `Gone` if more was changed meanwhile than the node keeps for it.
     pub async fn next(&mut self) -> Result<Option<WatchedZnode>, ClientError> {
         while self.next.is_empty() && self.end.is_none() {
             self.part().await.map_err(Failure::Refused)?;
@@ -138,7 +138,7 @@ impl Walked {
         Ok(self.next.pop_front())
     }
 
-    /// What it has told in all, once the last part has come.
+    /// Its totals, once the last part has come.
     #[must_use]
     pub fn end(&self) -> Option<WalkEnd> {
         self.end

@@ -1,13 +1,9 @@
 //! Watches as streams.
 
 use std::{
-    collections::HashMap,
     future::{Future, IntoFuture},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -19,12 +15,13 @@ use client_core::{Failure, WatchNews};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::Stream;
 
-use crate::{Client, ClientError, driver::Command};
+use crate::{
+    Client, ClientError,
+    driver::Command,
+    listeners::{Listener, Shared, weight},
+};
 
-/// Bytes of news that wait for their reader; one more item may come on top. The node keeps the rest, as far as its history reaches.
-const HELD_MAX: usize = 4 << 20;
-
-/// What a [`Watch`] is told.
+/// The events of a [`Watch`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum WatchEvent {
     /// The state behind an entry: what the watch begins with if [`WatchBuilder::with_state`] asks for it, and begins anew with where the
@@ -139,7 +136,7 @@ impl<'a> WatchBuilder<'a> {
             state,
             ..WatchSpec::new(id, Path::new(&self.path)?, self.scope)
         };
-        // Bounded by [`HELD_MAX`]: with more than that the watch is parked, and the node keeps the rest.
+        // Bounded by `HELD_MAX` in `listeners`: with more than that the watch is parked, and the node keeps the rest.
         let (sender, news) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::default());
         let (commands, limit) = self.client.watching();
@@ -204,7 +201,7 @@ impl Watch {
         std::future::poll_fn(|cx| self.poll_event(cx)).await
     }
 
-    /// Everything up to here was told: where [`WatchBuilder::from`] goes on. `None` before the watch knows.
+    /// Everything up to here was delivered: the zxid for [`WatchBuilder::from`]. `None` before the first event.
     #[must_use]
     pub fn known(&self) -> Option<Zxid> {
         self.known
@@ -254,75 +251,5 @@ impl Drop for Watch {
     fn drop(&mut self) {
         // Without the task there is nothing to end.
         let _ = self.commands.send(Command::Unwatch { id: self.id });
-    }
-}
-
-/// What a watch and the task share.
-#[derive(Default, Debug)]
-struct Shared {
-    /// Bytes of news that wait for the reader.
-    held: AtomicUsize,
-    /// No more news come until the reader says so.
-    parked: AtomicBool,
-}
-
-impl Shared {
-    /// The reader has taken so much. Whether it has to say that it goes on.
-    fn taken(&self, bytes: usize) -> bool {
-        let before = self.held.fetch_sub(bytes, Ordering::SeqCst);
-        before.saturating_sub(bytes) <= HELD_MAX / 2 && self.parked.swap(false, Ordering::SeqCst)
-    }
-
-    /// So much more waits for it. Whether it has to be parked.
-    fn put(&self, bytes: usize) -> bool {
-        if self.held.fetch_add(bytes, Ordering::SeqCst) + bytes <= HELD_MAX
-            || self.parked.swap(true, Ordering::SeqCst)
-        {
-            return false;
-        }
-        // It may have taken all of it meanwhile, and then it says nothing.
-        self.held.load(Ordering::SeqCst) > HELD_MAX / 2 || !self.parked.swap(false, Ordering::SeqCst)
-    }
-}
-
-/// The task's end of a watch.
-#[derive(Debug)]
-pub(crate) struct Listener {
-    sender: mpsc::UnboundedSender<WatchNews>,
-    shared: Arc<Shared>,
-}
-
-/// The task's ends of all watches.
-#[derive(Default, Debug)]
-pub(crate) struct Listeners(HashMap<u32, Listener>);
-
-impl Listeners {
-    pub(crate) fn add(&mut self, id: u32, listener: Listener) {
-        self.0.insert(id, listener);
-    }
-
-    pub(crate) fn remove(&mut self, id: u32) {
-        self.0.remove(&id);
-    }
-
-    /// Passes news on. Whether the watch is to be parked, because its reader takes nothing.
-    pub(crate) fn tell(&mut self, id: u32, news: WatchNews) -> bool {
-        let Some(Listener { sender, shared }) = self.0.get(&id) else { return false };
-        let park = shared.put(weight(&news));
-        let over = matches!(news, WatchNews::Ended(_));
-        // Its reader may have gone.
-        let _ = sender.send(news);
-        if over {
-            self.0.remove(&id);
-        }
-        park && !over
-    }
-}
-
-fn weight(news: &WatchNews) -> usize {
-    match news {
-        WatchNews::Group { changes, .. } => changes.iter().map(|change| change.weight()).sum(),
-        WatchNews::State { znodes, .. } => znodes.iter().map(WatchedZnode::weight).sum(),
-        WatchNews::Stands { .. } | WatchNews::Ended(_) => 0,
     }
 }

@@ -14,8 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status, Streaming};
 
-use crate::link::{HANDSHAKE, OUTGOING, Shared};
-use crate::service::MESSAGE_MAX;
+use crate::link::{HANDSHAKE, MESSAGE_MAX, OUTGOING, Shared};
 
 /// Keeps a link to one peer of smaller id. Each peer has a dialer of its own, so a dead host delays no other.
 #[derive(Debug)]

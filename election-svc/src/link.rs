@@ -155,3 +155,5 @@ pub(crate) const HANDSHAKE: Duration = Duration::from_secs(1);
 /// Messages between a link and its stream. Only one: the newest message should wait in the slot, where
 /// a newer one can replace it, and not here behind older ones.
 pub(crate) const OUTGOING: usize = 1;
+/// Bytes in one message: all of ours are far smaller.
+pub(crate) const MESSAGE_MAX: usize = 32 << 10;

@@ -13,7 +13,7 @@ use tonic::transport::Endpoint;
 
 use crate::complaints::Complaints;
 use crate::dialer::Dialer;
-use crate::link::Shared;
+use crate::link::{MESSAGE_MAX, Shared};
 use crate::{Driver, Handle, PortServer, Server};
 
 /// Configuration of the election service.
@@ -128,9 +128,6 @@ impl ElectionService {
         })
     }
 }
-
-/// Maximum size of a message in bytes; all of ours are far smaller.
-pub(crate) const MESSAGE_MAX: usize = 32 << 10;
 
 /// Maximum number of commands, and of events of links, that wait for the driver. When the queue is
 /// full, callers wait, and links stop reading.

@@ -1,4 +1,4 @@
-//! The way to an OpenTelemetry collector, for all that is exported there.
+//! The connection to an OpenTelemetry collector, which all exporters share.
 
 use std::{
     env,
@@ -16,8 +16,6 @@ use tonic::{
     metadata::{MetadataKey, MetadataValue},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
-
-use crate::otlp::attribute_name;
 
 /// A collector that nothing can be exported to.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -66,6 +64,19 @@ pub(crate) fn tls(address: &str) -> Result<Option<ClientTlsConfig>, BadCollector
         BadCollector::new(address, format!("{CERTIFICATE} names {file:?}, which cannot be read: {e}"))
     })?;
     Ok(Some(tls.ca_certificate(Certificate::from_pem(pem))))
+}
+
+/// Labels have underscores, as Prometheus wants them; where the conventions have dots, so does OTLP.
+pub(crate) fn attribute_name(label: &str, all_dots: bool) -> String {
+    match label {
+        "service_instance_id" => "service.instance.id".to_owned(),
+        "cpu_mode" => "cpu.mode".to_owned(),
+        "rpc_system_name" => "rpc.system.name".to_owned(),
+        "rpc_method" => "rpc.method".to_owned(),
+        "rpc_response_status_code" => "rpc.response.status_code".to_owned(),
+        label if all_dots => label.replace('_', "."),
+        label => label.to_owned(),
+    }
 }
 
 /// The resource of this process for OTLP: that of [`crate::otlp::resource`], overridden by

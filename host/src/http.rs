@@ -13,7 +13,6 @@
 //! The first three name each check and its reason with `?verbose`, and always when one fails.
 
 mod ask;
-mod health;
 
 use std::{
     convert::Infallible,
@@ -35,8 +34,8 @@ use telemetry::{
 use tokio_util::sync::CancellationToken;
 
 pub use ask::{AskError, ask};
-pub use health::{Health, Probe};
 
+pub use crate::health::{Health, Probe};
 use crate::{
     listen::{Connection, Limits, Listener, Place},
     logging,

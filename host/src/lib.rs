@@ -14,6 +14,7 @@
 mod collector;
 pub mod config;
 pub mod descriptors;
+mod health;
 pub mod http;
 pub mod listen;
 pub mod logging;

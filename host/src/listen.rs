@@ -131,11 +131,11 @@ pub struct Bounds {
     pub budget: Budget,
     /// Bytes of requests under way. Every connection has a share, which its calls carry to their service.
     pub held: Budget,
-    /// Who connects.
+    /// The users of the port.
     pub users: Users,
 }
 
-/// Who connects to a port.
+/// The users of a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Users {
     /// Any client.
@@ -258,7 +258,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// Mostly what strangers do, or a client without TLS. On a port of members somebody has to change a certificate.
+/// Mostly a stranger, or a client without TLS. On a port of members an operator has to change a certificate.
 fn handshake_failed(port: Port, peer: SocketAddr, why: &HandshakeError) -> Closed {
     let members = matches!(port, Port::Quorum | Port::Election);
     if members && !matches!(why, HandshakeError::Slow) && closed::is_due(port, Closed::Handshake) {

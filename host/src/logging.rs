@@ -38,7 +38,7 @@ pub enum LoggingError {
     NotSetUp,
 }
 
-/// The way to the filter of this process.
+/// The handle of this process's filter.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 /// Sets log lines up for the whole process, from the two variables. `default` is the filter without `QUORATE_LOG`.

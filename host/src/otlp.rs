@@ -16,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
-use crate::collector::{self, BadCollector, Link, Reached, reason, with_headers};
+use crate::collector::{self, BadCollector, Link, Reached, attribute_name, reason, with_headers};
 
 /// Where to push, and how often.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -193,19 +193,6 @@ fn exemplar(exemplar: &telemetry::Exemplar) -> Exemplar {
 
 fn attributes(labels: &[(&'static str, String)]) -> Vec<KeyValue> {
     labels.iter().map(|(name, value)| text(attribute_name(name, false), value.clone())).collect()
-}
-
-/// Labels have underscores, as Prometheus wants them; where the conventions have dots, so does OTLP.
-pub(crate) fn attribute_name(label: &str, all_dots: bool) -> String {
-    match label {
-        "service_instance_id" => "service.instance.id".to_owned(),
-        "cpu_mode" => "cpu.mode".to_owned(),
-        "rpc_system_name" => "rpc.system.name".to_owned(),
-        "rpc_method" => "rpc.method".to_owned(),
-        "rpc_response_status_code" => "rpc.response.status_code".to_owned(),
-        label if all_dots => label.replace('_', "."),
-        label => label.to_owned(),
-    }
 }
 
 fn nanos_now() -> u64 {

@@ -18,7 +18,7 @@ pub fn refusal_to_status(refusal: &LevelRefusal) -> Status {
     })
 }
 
-/// The refusal that a status stands for.
+/// The refusal of a status.
 #[must_use]
 pub fn refusal(status: &Status) -> LevelRefusal {
     match details(status) {

@@ -58,7 +58,7 @@ impl From<Notification> for peer::Notification {
         };
         let (leader, candidate) = match notification.vote {
             Some(vote) => (vote.leader.0, vote.candidate),
-            None => (NOBODY, Candidate::default()),
+            None => (NO_LEADER, Candidate::default()),
         };
         peer::Notification {
             state: state.into(),
@@ -84,7 +84,7 @@ impl TryFrom<peer::Notification> for Notification {
             }
         };
         let candidate = Candidate { epoch: Epoch(notification.epoch), zxid: Zxid(notification.zxid) };
-        let vote = (notification.leader != NOBODY)
+        let vote = (notification.leader != NO_LEADER)
             .then_some(Vote { candidate, leader: PeerId(notification.leader) });
         if vote.is_none() && state != Role::Looking {
             return Err(Malformed(format!("a server that is {state:?} has a leader")));
@@ -93,8 +93,8 @@ impl TryFrom<peer::Notification> for Notification {
     }
 }
 
-/// No server has this id: the vote of those that vote for nobody.
-const NOBODY: u32 = 0;
+/// The vote of a server without a vote; no server has this id.
+const NO_LEADER: u32 = 0;
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! What holds for the schemas of the public API: buf's STANDARD rules as far as they can be told from descriptors, without
+//! The rules for the schemas of the public API: buf's STANDARD rules as far as descriptors show them, without
 //! SERVICE_SUFFIX, because people type method paths; and no change that breaks a client (buf's FILE).
 
 use std::collections::BTreeSet;
@@ -184,7 +184,7 @@ fn nothing_that_clients_rely_on_is_changed() {
     assert!(new.is_empty(), "add to proto/src/lint/api.txt what is new, in its place: {new:#?}");
 }
 
-/// A client, or a proxy between, may send a call again by itself only if its method says so.
+/// A client, or a proxy between, may resend a call by itself only if the method is marked idempotent.
 #[test]
 fn each_method_says_whether_it_may_be_sent_again() {
     let levels = public().into_iter().flat_map(|file| file.service).flat_map(|service| {

@@ -209,7 +209,7 @@ pub fn status_to_wire(status: QuorumStatus) -> internal::QuorumStatus {
     internal::QuorumStatus {
         role: role.into(),
         serving: status.serving,
-        leader: status.leader.map_or(NOBODY, |leader| leader.0),
+        leader: status.leader.map_or(NO_LEADER, |leader| leader.0),
         epoch: status.epoch.0,
         last: status.last.0,
         committed: status.committed.0,
@@ -234,7 +234,7 @@ pub fn status(status: internal::QuorumStatus) -> Result<QuorumStatus, Malformed>
     Ok(QuorumStatus {
         role,
         serving: status.serving,
-        leader: (status.leader != NOBODY).then_some(PeerId(status.leader)),
+        leader: (status.leader != NO_LEADER).then_some(PeerId(status.leader)),
         epoch: Epoch(status.epoch),
         last: Zxid(status.last),
         committed: Zxid(status.committed),
@@ -291,7 +291,7 @@ pub fn surroundings(reply: internal::StatusReply) -> Result<Surroundings, Malfor
 }
 
 /// Ids of servers count from 1.
-const NOBODY: u32 = 0;
+const NO_LEADER: u32 = 0;
 
 #[cfg(test)]
 mod tests {

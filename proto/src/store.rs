@@ -66,7 +66,7 @@ impl RecordDecoder {
     /// The next record, `None` if it is not all there yet.
     ///
     /// # Errors
-    /// If the bytes are no record; nothing behind them can be told apart then.
+    /// If the bytes are no record; the records after them cannot be found then.
     pub fn next_record(&mut self) -> Result<Option<Record>, Malformed> {
         let Some((length, framing)) = length(&self.rest)? else { return Ok(None) };
         if self.rest.len() < framing + length {

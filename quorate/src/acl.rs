@@ -1,15 +1,13 @@
 //! `quorate acl`: access lists.
 
-#[cfg(test)]
-use api::Scheme;
 use api::{Acl, AclEntry, Identities, Identity, Permissions};
 use serde_json::json;
 
 use crate::{
-    args::{self, AclGet, AclSet, AclWhoAmI, Format},
-    exit::Failure,
+    args::{self, AclGet, AclSet, AclWhoAmI, Entry, LETTERS},
+    exit::{Doing as _, Failure},
     output, session,
-    verbs::parse,
+    znode::parse,
 };
 
 pub(crate) async fn run(command: &args::Acl) -> Result<(), Failure> {
@@ -24,20 +22,16 @@ async fn get(args: &AclGet) -> Result<(), Failure> {
     let path = parse(&args.path)?;
     session::with(&args.connection, async |client| {
         let (acl, stat) = client.acl(path.as_str()).await?;
-        match args.output.output {
-            Format::Table => output::print(&acl.entries().iter().map(text).collect::<Vec<_>>().join("\n")),
-            Format::Json => {
-                let entry = |entry: &AclEntry| {
-                    json!({
-                        "scheme": entry.identity.scheme().as_str(),
-                        "id": entry.identity.id(),
-                        "permissions": letters(entry.permissions),
-                    })
-                };
-                let entries: Vec<_> = acl.entries().iter().map(entry).collect();
-                output::print_json(&json!({"acl": entries, "aversion": stat.aversion}))
-            }
-        }
+        let table = || acl.entries().iter().map(text).collect::<Vec<_>>().join("\n");
+        let object = |entry: &AclEntry| {
+            json!({
+                "scheme": entry.identity.scheme().as_str(),
+                "id": entry.identity.id(),
+                "permissions": letters(entry.permissions),
+            })
+        };
+        let objects = || acl.entries().iter().map(object).collect::<Vec<_>>();
+        args.output.print(table, || json!({"acl": objects(), "aversion": stat.aversion}))
     })
     .await
 }
@@ -51,10 +45,7 @@ async fn set(args: &AclSet) -> Result<(), Failure> {
         };
         let acl = list(&args.entries, &own)?;
         let stat = client.set_acl(path.as_str(), acl, args.version.map(Into::into)).await?;
-        match args.output.output {
-            Format::Table => output::print(&format!("aversion {}", stat.aversion)),
-            Format::Json => output::print_json(&output::stat_json(&stat)),
-        }
+        args.output.print(|| format!("aversion {}", stat.aversion), || output::stat_json(&stat))
     })
     .await
 }
@@ -63,26 +54,14 @@ async fn who_am_i(args: &AclWhoAmI) -> Result<(), Failure> {
     session::with(&args.connection, async |client| {
         let all = client.who_am_i().await?;
         let all = all.as_slice().iter();
-        match args.output.output {
-            Format::Table => output::print(
-                &all.map(|i| format!("{}:{}", i.scheme(), i.id())).collect::<Vec<_>>().join("\n"),
-            ),
-            Format::Json => {
-                let one = |i: &Identity| json!({"scheme": i.scheme().as_str(), "id": i.id()});
-                output::print_json(&json!({"identities": all.map(one).collect::<Vec<_>>()}))
-            }
-        }
+        let line = |i: &Identity| format!("{}:{}", i.scheme(), i.id());
+        let object = |i: &Identity| json!({"scheme": i.scheme().as_str(), "id": i.id()});
+        args.output.print(
+            || all.clone().map(line).collect::<Vec<_>>().join("\n"),
+            || json!({"identities": all.clone().map(object).collect::<Vec<_>>()}),
+        )
     })
     .await
-}
-
-/// What the command line says of one entry.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Entry {
-    /// An entry.
-    Of(AclEntry),
-    /// One for each identity that the client proves.
-    Own(Permissions),
 }
 
 fn list(entries: &[Entry], own: &Identities) -> Result<Acl, Failure> {
@@ -101,28 +80,7 @@ fn list(entries: &[Entry], own: &Identities) -> Result<Acl, Failure> {
             ),
         }
     }
-    Acl::new(all).map_err(|e| Failure::usage(e.to_string()))
-}
-
-/// An entry from the command line: SCHEME:ID:PERMISSIONS. The id may have colons.
-pub(crate) fn entry(text: &str) -> Result<Entry, String> {
-    let parts = text.split_once(':').and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once(':')?)));
-    let (scheme, (id, letters)) =
-        parts.ok_or("expected SCHEME:ID:PERMISSIONS, as in world:anyone:r or user:ada:rwcda")?;
-    let bit = |letter| LETTERS.find(letter).map(|bit| 1 << bit);
-    let bits = letters.chars().try_fold(0, |all, letter| Some(all | bit(letter)?));
-    let permissions = bits.filter(|bits| *bits != 0).and_then(Permissions::from_bits);
-    let permissions = permissions.ok_or("expected letters of rwcda as permissions, as in world:anyone:r")?;
-    if scheme == "auth" {
-        return match id {
-            "" => Ok(Entry::Own(permissions)),
-            _ => Err("auth has no id, as in auth::rwcda: it stands for the identities that --auth proves"
-                .to_owned()),
-        };
-    }
-    let scheme = scheme.parse().map_err(|e: api::BadAccess| e.to_string())?;
-    let identity = Identity::new(scheme, id).map_err(|e| e.to_string())?;
-    Ok(Entry::Of(AclEntry { identity, permissions }))
+    Acl::new(all).or_usage()
 }
 
 fn text(entry: &AclEntry) -> String {
@@ -134,12 +92,15 @@ fn letters(permissions: Permissions) -> String {
     (0..LETTERS.len()).filter(given).filter_map(|bit| LETTERS.get(bit..=bit)).collect()
 }
 
-/// As in ZooKeeper's command line, each at the place of its bit.
-const LETTERS: &str = "rwcda";
-
 #[cfg(test)]
 mod tests {
+    use api::Scheme;
+
     use super::*;
+
+    fn entry(text: &str) -> Result<Entry, String> {
+        text.parse()
+    }
 
     #[test]
     fn auth_stands_for_what_is_proven_and_for_nothing_else() {

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    args::{Bench, BenchLoad, Format, Operation, addresses},
+    args::{Bench, BenchLoad, Format, Operation},
     exit::{Doing as _, Failure},
     output,
     session::{self, Pipeline},
@@ -104,7 +104,7 @@ async fn load(
     interrupted: &CancellationToken,
 ) -> Result<Measured, Failure> {
     let clients = connect_all(args).await?;
-    let servers = cpu::Servers::listening_at(&addresses(&args.connection.endpoints));
+    let servers = cpu::Servers::listening_at(&args.connection.endpoints.addresses());
     let seconds = Duration::from_secs(args.seconds.into());
     let from = Instant::now() + WARM_UP.max(seconds / 10);
     let until = from + seconds;

@@ -20,7 +20,7 @@ pub(crate) fn run(certs: &Certs) -> Result<(), Failure> {
     match certs {
         Certs::Init(args) => {
             init(args)?;
-            tell(args)
+            report(args)
         }
         Certs::Renew(args) => {
             let read = |name: &str| {
@@ -29,7 +29,7 @@ pub(crate) fn run(certs: &Certs) -> Result<(), Failure> {
             };
             let authority = Authority::read(&read(CA)?, &read(CA_KEY)?).map_err(refused)?;
             issue_all(args, &authority)?;
-            tell(args)
+            report(args)
         }
     }
 }
@@ -45,7 +45,7 @@ pub(crate) fn init(args: &CertsInit) -> Result<(), Failure> {
         )));
     }
     let ca = args.dir.join(CA);
-    // Authorities of one name could not be told apart in revocation lists.
+    // Revocation lists could not distinguish authorities of one name.
     let name = format!("Quorate {} {:08x}", args.ensemble, crate::serve::random_id()?.0 >> 96);
     let authority = Authority::new(&name, args.life * 10).map_err(refused)?;
     write(&args.dir.join(CA_KEY), authority.key(), SECRET)?;
@@ -63,11 +63,11 @@ fn issue_all(args: &CertsInit, authority: &Authority) -> Result<(), Failure> {
     put(dir, "client", &authority.issue_client(client, *life).map_err(refused)?)
 }
 
-fn tell(args: &CertsInit) -> Result<(), Failure> {
+fn report(args: &CertsInit) -> Result<(), Failure> {
     let CertsInit { dir, members, host, life, .. } = args;
     output::print(&format!(
         "{dir} has an authority (ca.pem), certificates of members 1 to {members}, of the client ports (server.pem) for {hosts}, and of \
-         a client, good for {life}",
+         a client, valid for {life}",
         dir = dir.display(),
         hosts = host.join(", "),
         life = humantime::format_duration(*life),
@@ -84,7 +84,7 @@ fn write(file: &Path, text: &str, mode: u32) -> Result<(), Failure> {
     let mut beside = file.as_os_str().to_owned();
     beside.push(".new");
     let written = (|| {
-        // One that is there is left over, or somebody else's.
+        // An existing file is left over from an interrupted run.
         let _ = fs::remove_file(&beside);
         let mut new = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
         new.write_all(text.as_bytes())?;

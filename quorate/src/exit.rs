@@ -17,7 +17,7 @@ pub(crate) enum Exit {
     Unknown = 5,
 }
 
-/// What `--help` says about it.
+/// The text of `--help` about them.
 pub(crate) const HELP: &str = "\
 Exit codes:
   0  done
@@ -28,7 +28,7 @@ Exit codes:
   5  a write may or may not have been carried out; look, then decide
   130, 143  ended by a second SIGINT or SIGTERM";
 
-/// Why a command did not do what it was asked, and what to do.
+/// Why a command failed, and the remedy.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
@@ -61,15 +61,29 @@ impl From<host::config::ConfigError> for Failure {
     }
 }
 
-/// An error of the operating system, and what was being done.
+/// An error as the failure of the command.
 pub(crate) trait Doing<T> {
-    /// `what` completes "cannot ...".
+    /// An error of the operating system; `what` completes "cannot ...".
     fn doing(self, what: impl fmt::Display) -> Result<T, Failure>;
+
+    /// As [`Exit::Refused`]. The error names the remedy.
+    fn or_refused(self) -> Result<T, Failure>;
+
+    /// As [`Exit::Usage`]. The error names the remedy.
+    fn or_usage(self) -> Result<T, Failure>;
 }
 
 impl<T, E: fmt::Display> Doing<T> for Result<T, E> {
     fn doing(self, what: impl fmt::Display) -> Result<T, Failure> {
         self.map_err(|e| Failure::refused(format!("cannot {what}: {e}")))
+    }
+
+    fn or_refused(self) -> Result<T, Failure> {
+        self.map_err(|e| Failure::refused(e.to_string()))
+    }
+
+    fn or_usage(self) -> Result<T, Failure> {
+        self.map_err(|e| Failure::usage(e.to_string()))
     }
 }
 

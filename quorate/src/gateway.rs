@@ -42,18 +42,17 @@ pub(crate) async fn run(args: &GatewayArgs) -> Result<(), Failure> {
     }
     let (config, _) = config::load_gateway(args.config.as_deref(), config::process_env(), &args.flags())?;
     let shutdown = shutdown::on_signals().doing("listen for signals")?;
-    let bind =
-        async |what, address| Listener::bind(what, address).await.map_err(|e| Failure::usage(e.to_string()));
-    let clients = bind("ZooKeeper", config.zookeeper).await?;
+    let clients = Listener::bind("ZooKeeper", config.zookeeper).await.or_usage()?;
     let http = match config.http {
-        Some(address) => Some(bind("HTTP", address).await?),
+        Some(address) => Some(Listener::bind("HTTP", address).await.or_usage()?),
         None => None,
     };
     tracing::info!(
         zookeeper = %clients.address(),
         http = http.as_ref().map(|http| http.address().to_string()),
         stores = config.stores.join(","),
-        "a gateway of ensemble {:?} listens", config.ensemble
+        ensemble = config.ensemble,
+        "listening"
     );
     let stores = Stores::new(&config)?;
     let (health, commands) = (Health::starting("starting"), Commands::default());
@@ -201,7 +200,7 @@ impl Coordination for Stores {
     }
 }
 
-/// The items of a stream, of whose end its store is told.
+/// The items of a stream; when it ends, the store is informed.
 struct StoreItems {
     items: RemoteItems,
     stores: Stores,
@@ -239,5 +238,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A store that was of no use is left alone for so long, if there is another.
+/// How long a store that failed is avoided, if there is another.
 const AVOIDED: Duration = Duration::from_secs(2);

@@ -27,6 +27,7 @@ mod up;
 mod upgrade;
 mod verbs;
 mod watch;
+mod znode;
 mod zookeeper;
 
 use std::{ffi::OsString, process::ExitCode, sync::Arc};
@@ -35,7 +36,7 @@ use clap::Parser as _;
 use quorum_log::Disk;
 
 use args::{Cli, Command, Config};
-use exit::Failure;
+use exit::{Doing as _, Failure};
 
 /// Does what the command line says, the name of the program first. A node keeps its log on `disk`, which is the file
 /// system everywhere but in tests. Returns what the process shall end with.
@@ -57,7 +58,7 @@ fn carry_out(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> {
     // Operators of a node read log lines; users of a client read its result.
     let is_node = runs_a_node(&command);
     let verbosity = if is_node { "info" } else { "warn" };
-    host::logging::init(verbosity).map_err(|e| Failure::usage(e.to_string()))?;
+    host::logging::init(verbosity).or_usage()?;
     let runtime = threads::runtime(is_node && !matches!(command, Command::Gateway(_)))?;
     // On this thread and not in a task: the nodes of `up` end with the thread that started them.
     let result = runtime.block_on(dispatch(command, disk));

@@ -1,4 +1,4 @@
-//! What a running node shows of itself: probes, metrics, and the way to a collector.
+//! The observable state of a running node: probes, metrics, and the exporters to a collector.
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
@@ -19,7 +19,7 @@ use telemetry::Group;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::exit::Failure;
+use crate::exit::{Doing as _, Failure};
 
 /// Runs from before recovery until the last service has ended.
 pub(crate) struct Observed {
@@ -36,7 +36,7 @@ impl Observed {
     pub(crate) async fn bind(address: Option<SocketAddr>) -> Result<Option<Listener>, Failure> {
         let Some(address) = address else { return Ok(None) };
         let bound = Listener::bind("HTTP", address).await;
-        bound.map(Some).map_err(|e| Failure::usage(e.to_string()))
+        bound.map(Some).or_usage()
     }
 
     /// Begins to answer on `listener` with `health`, if there is one, and to push, if there is a collector. `service` is what this
@@ -66,7 +66,7 @@ impl Observed {
             .map(|endpoint| Traces::start(endpoint, &resource, node.telemetry.otlp_logs))
             .transpose();
         let commands = Commands::default();
-        let traces = traces.map_err(|e| Failure::usage(e.to_string()))?;
+        let traces = traces.or_usage()?;
         if let Some(listener) = listener {
             let (groups, resource) = (groups.to_vec(), resource.clone());
             let pages = Pages { health: health.clone(), groups, commands: commands.clone(), resource };
@@ -76,10 +76,10 @@ impl Observed {
             let collector = Collector { endpoint, interval: node.telemetry.metrics_interval };
             tasks.push(tokio::spawn(otlp::push(collector, groups.to_vec(), resource, stop.clone())));
         }
-        let (told, stopped) = (health.clone(), stop.clone());
+        let (stopping, stopped) = (health.clone(), stop.clone());
         tasks.push(tokio::spawn(async move {
             tokio::select! {
-                () = shutdown.cancelled() => told.stopping(),
+                () = shutdown.cancelled() => stopping.stopping(),
                 () = stopped.cancelled() => {}
             }
         }));
@@ -124,7 +124,7 @@ impl Observed {
     }
 
     /// Makes readiness that of a quorum in a process of its own: it serves its store, can take part in the next election,
-    /// and its disk keeps up. `patience`: after so long a leader takes it for lost.
+    /// and its disk keeps up. `patience`: the silence after which a leader takes it for lost.
     pub(crate) fn ready_with_quorum(
         &self,
         quorum: quorum_svc::Handle,
@@ -145,7 +145,7 @@ impl Observed {
             async move {
                 match linked {
                     true => Ok("linked".to_owned()),
-                    false => Err("cannot reach the election of this node: a leader goes on, but this node takes no part \
+                    false => Err("cannot reach the election of this node: a leader continues, but this node takes no part \
                                   in the next election; start `quorate election`, or correct `services.election`"
                         .to_owned()),
                 }

@@ -43,7 +43,7 @@ pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     ended(out.write_all(bytes).and_then(|()| out.flush()))
 }
 
-/// Says something on standard error. Nobody can be told that it is closed.
+/// Prints a line on standard error. A closed standard error is no failure, because there is no place to report it.
 pub(crate) fn say(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }

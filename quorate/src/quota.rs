@@ -7,18 +7,17 @@ use crate::{
     args::{self, CountArgs, Format, QuotaGet, QuotaSet},
     exit::Failure,
     output, session, stale,
-    verbs::parse,
+    znode::parse,
 };
 
 pub(crate) async fn count(args: &CountArgs) -> Result<(), Failure> {
     let path = parse(&args.path)?;
-    let level = level(args.freshness.read_level())?;
-    session::with(&args.connection, async |client| {
+    let level = level(args.query.freshness.read_level())?;
+    session::with(&args.query.connection, async |client| {
         let Usage { znodes, bytes } = client.count(path.as_str(), level).await?;
-        match args.output.output {
-            Format::Table => output::print(&format!("{znodes} znodes, {bytes} bytes")),
-            Format::Json => output::print_json(&json!({"znodes": znodes, "bytes": bytes})),
-        }
+        args.query
+            .output
+            .print(|| format!("{znodes} znodes, {bytes} bytes"), || json!({"znodes": znodes, "bytes": bytes}))
     })
     .await
     .map_err(stale::remedy)
@@ -33,9 +32,9 @@ pub(crate) async fn run(command: &args::Quota) -> Result<(), Failure> {
 
 async fn get(args: &QuotaGet) -> Result<(), Failure> {
     let path = parse(&args.path)?;
-    let level = level(args.freshness.read_level())?;
-    session::with(&args.connection, async |client| {
-        print(&client.quotas(path.as_str(), level).await?, args.output.output)
+    let level = level(args.query.freshness.read_level())?;
+    session::with(&args.query.connection, async |client| {
+        print(&client.quotas(path.as_str(), level).await?, args.query.output.output)
     })
     .await
     .map_err(stale::remedy)

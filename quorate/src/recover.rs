@@ -16,7 +16,7 @@ pub(crate) fn run(command: &Recover, disk: Arc<dyn Disk>) -> Result<(), Failure>
     let (Recover::Members(args) | Recover::Copy(args) | Recover::TrustDirectory(args)) = command;
     let settings = &args.settings;
     let node = config::load(settings.config.as_deref(), config::process_env(), &settings.flags())?.node;
-    let directory = Directory::open(disk, &node.data_dir).map_err(|e| Failure::refused(e.to_string()))?;
+    let directory = Directory::open(disk, &node.data_dir).or_refused()?;
     must_be_of(&node, directory.owner())?;
     directory
         .find_log(node.log_dir.as_deref())
@@ -45,8 +45,8 @@ fn members(args: &Offline, node: &NodeConfig, directory: Directory) -> Result<()
     let change = if change.is_empty() { "the members stay as they are".to_owned() } else { change };
     output::print(&format!(
         "A new ensemble begins with this directory ({change}; \"there\" is the new list, \"here\" the old one).\n\
-         Whatever other nodes have acknowledged and this directory does not have is lost. No node of the old ensemble may run\n\
-         any more: it would go on by itself, and its clients would not notice."
+         Whatever other nodes have acknowledged and this directory does not have is lost. Stop all nodes of the\n\
+         old ensemble for good: they would continue on their own, and their clients would not notice."
     ))?;
     confirmed(args)?;
     let id = random_id()?;
@@ -55,7 +55,7 @@ fn members(args: &Offline, node: &NodeConfig, directory: Directory) -> Result<()
     let next = match voters {
         1 => "Start this node; all others start with empty data directories.".to_owned(),
         _ => format!(
-            "Next, on so many voters that more than half of all {voters} have the data, this one included: {},\n\
+            "Next, until more than half of all {voters} voters have the data, this one included: on another voter, {},\n\
              and use `quorate recover copy`. All other nodes start with empty {}. Then start all nodes.",
             copies(node),
             if node.log_dir.is_some() { "data and log directories" } else { "data directories" },

@@ -9,7 +9,7 @@ use host::{
 use tls::{Acceptor, Certificates, Dialer, Keeper, Mode};
 use tokio_util::sync::CancellationToken;
 
-use crate::exit::Failure;
+use crate::exit::{Doing as _, Failure};
 
 /// Which ports a process has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,11 +44,11 @@ impl Secure {
             if matches!(set.mode, Mode::Accept | Mode::Prefer) {
                 tracing::warn!(
                     ports,
-                    "ports take plaintext beside TLS, so they keep no stranger out; go on to the mode \"require\""
+                    "ports accept plaintext beside TLS, so strangers can connect; continue with the mode \"require\""
                 );
             }
             let keeper = set.files.clone().map(|files| Keeper::load(files, certificates)).transpose();
-            let keeper = keeper.map_err(|e| Failure::usage(e.to_string()))?;
+            let keeper = keeper.or_usage()?;
             if let Some(keeper) = &keeper {
                 tokio::spawn(keeper.clone().keep(shutdown.clone()));
             }

@@ -46,14 +46,14 @@ pub(crate) async fn run(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Failure
     let node = begin(args)?;
     let (quorum, opened) = oneshot::channel();
     let health = Health::starting("recovering the log");
-    let told = health.clone();
+    let leaving = health.clone();
     let leave = move || {
-        // Clients had better go elsewhere from now on.
-        told.stopping();
+        // Sends clients to other nodes from now on.
+        leaving.stopping();
         hand_over(opened)
     };
     let shutdown = shutdown::on_signals_after(leave).doing("listen for signals")?;
-    // Ports before data: who finds the port taken has touched nothing.
+    // Ports before data: a start that finds a port taken has changed nothing.
     let secure = Secure::load(&node, secure::Ports::All, &shutdown)?;
     let mut ports = Ports::bind(&node).await?.secured(&secure);
     let http = ports.http.take();
@@ -61,7 +61,7 @@ pub(crate) async fn run(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Failure
     let ran = serve(&node, disk, (ports, secure.dialer()), quorum, &observed, shutdown).await;
     observed.end().await;
     if ran.is_ok() {
-        tracing::info!("node {} has stopped", node.id);
+        tracing::info!(node_id = node.id.0, "node stopped");
     }
     ran
 }
@@ -78,12 +78,15 @@ pub(crate) fn begin(args: &Serve) -> Result<NodeConfig, Failure> {
 /// Lets another node lead before this one stops. Not for long: an ensemble elects a leader as fast without its help.
 pub(crate) async fn hand_over(mut quorum: oneshot::Receiver<quorum_svc::Handle>) {
     const LIMIT: Duration = Duration::from_secs(2);
-    // Before it is open it leads nobody.
+    // Before it is open it cannot lead.
     let Ok(quorum) = quorum.try_recv() else { return };
     match tokio::time::timeout(LIMIT, quorum.leave()).await {
         // An error means that it has stopped already.
         Ok(_) => {}
-        Err(_) => tracing::warn!("nobody took over within {LIMIT:?}; stopping all the same"),
+        Err(_) => tracing::warn!(
+            limit_ms = LIMIT.as_millis() as u64,
+            "no other node took over leadership in time; stopping"
+        ),
     }
 }
 
@@ -96,8 +99,8 @@ async fn serve(
     observed: &Observed,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
-    let election = ElectionService::new(election_config(node, dialer.clone())?, shutdown.clone())
-        .map_err(|e| Failure::usage(e.to_string()))?;
+    let election =
+        ElectionService::new(election_config(node, dialer.clone())?, shutdown.clone()).or_usage()?;
     let (config, handle, stop) = (quorum_config(node, dialer)?, election.handle.clone(), shutdown.clone());
     let quorums_disk = disk.clone();
     let open =
@@ -120,7 +123,7 @@ async fn serve(
     };
     let snapshot = snapshot.map(|snapshot| (snapshot.zxid(), snapshot));
     let mut store = StoreService::open_or_read(store_config(node), late.clone(), shutdown.clone(), snapshot)
-        .map_err(|e| Failure::refused(e.to_string()))?;
+        .or_refused()?;
     if quorum.is_none() && !store.has_state() {
         begin_with_snapshot(&mut store, disk.as_ref(), &node.data_dir);
     }
@@ -150,7 +153,7 @@ async fn serve(
         let Some(quorum) = next_attempts(quorum, open, opening, &shutdown).await? else {
             return Ok(());
         };
-        // Nobody wants it any more if a signal came meanwhile.
+        // The receiver is gone if a signal came meanwhile.
         let _ = opened.send(quorum.handle());
         let learn = Routes::new(quorum.learn_service());
         let port = listen::serve(listener, learn, Bounds::members(), shutdown, drain);
@@ -171,7 +174,7 @@ async fn serve(
     services.all_ended(drain).await
 }
 
-/// What came of opening the quorum; `None` if there is no space for it now.
+/// The opened quorum; `None` if the disk has no space for it now.
 pub(crate) fn first_attempt<E: Election>(
     opened: Result<QuorumService<E>, OpenError>,
     opening: &Opening,
@@ -183,7 +186,8 @@ pub(crate) fn first_attempt<E: Election>(
         }
         Err(e) if e.is_full() => {
             tracing::error!(
-                "this node cannot take part until there is space, and answers stale reads only, if it has a state: {e}"
+                error = %e,
+                "no space on the disk: this node takes no part, and answers stale reads only, until there is space"
             );
             opening.waits(e.to_string());
             Ok(None)
@@ -192,8 +196,8 @@ pub(crate) fn first_attempt<E: Election>(
     }
 }
 
-/// Gives a store without a checkpoint the newest snapshot, which the quorum cannot give it, so that there is something to read. If
-/// there is none, the store refuses stale reads.
+/// Gives a store without a checkpoint the newest snapshot of the disk, because the closed quorum cannot. Without one, the store
+/// refuses stale reads.
 fn begin_with_snapshot<Q: Quorum>(store: &mut StoreService<Q>, disk: &dyn Disk, data_dir: &Path) {
     let begun = match Snapshots::newest_in(disk, &data_dir.join(SNAPSHOTS)) {
         Ok(Some(snapshot)) => store.begin_with(snapshot.zxid(), snapshot).map_err(|e| e.to_string()),
@@ -202,13 +206,13 @@ fn begin_with_snapshot<Q: Quorum>(store: &mut StoreService<Q>, disk: &dyn Disk, 
     };
     if let Err(why) = begun {
         tracing::warn!(
-            why,
+            reason = why,
             "no snapshot can be read: this node refuses stale reads, too, until there is space"
         );
     }
 }
 
-/// Opens the quorum again and again, if the first attempt found no space, until there is. `None` if the node is to stop.
+/// Retries to open the quorum until there is space, if the first attempt found none. `None` at the shutdown.
 pub(crate) async fn next_attempts<E: Election>(
     first: Option<QuorumService<E>>,
     open: impl Fn() -> Result<QuorumService<E>, OpenError> + Clone + Send + 'static,
@@ -227,7 +231,7 @@ pub(crate) async fn next_attempts<E: Election>(
         let open = open.clone();
         match tokio::task::spawn_blocking(open).await.map_err(|e| e.to_string())? {
             Ok(quorum) => {
-                tracing::info!("there is space again: this node takes part");
+                tracing::info!("disk has space again; taking part");
                 opening.opened(quorum.handle());
                 return Ok(Some(quorum));
             }
@@ -237,7 +241,7 @@ pub(crate) async fn next_attempts<E: Election>(
     }
 }
 
-/// What the client port offers; `ready`: what probes are told.
+/// The services of the client port; `ready`: the answer to probes.
 pub(crate) async fn client_routes<Q: Quorum>(
     store: &StoreService<Q>,
     ready: watch::Receiver<bool>,
@@ -301,8 +305,8 @@ pub(crate) fn quorum_config(node: &NodeConfig, dialer: Dialer) -> Result<quorum_
     })
 }
 
-/// What this process runs. For tests of ensembles of several versions, `TEST_QUORATE_BUILD` makes it say that it is another one:
-/// `VERSION:MIN:MAX`. It knows no more by that than this version does.
+/// Version and feature levels of this process. For tests of ensembles of several versions, `TEST_QUORATE_BUILD` makes it report
+/// others: `VERSION:MIN:MAX`. That changes nothing else.
 fn build() -> Result<Build, Failure> {
     let Some(pretended) = std::env::var_os(PRETENDED_BUILD) else { return Ok(Build::this()) };
     let pretended = pretended.to_string_lossy();
@@ -316,7 +320,7 @@ fn build() -> Result<Build, Failure> {
         parsed().ok_or_else(|| Failure::usage(format!("{PRETENDED_BUILD} is not VERSION:MIN:MAX")))?;
     tracing::warn!(
         version = build.version, levels = %build.levels,
-        "this process pretends to be another version: for tests only, and to be used with no data that matters"
+        "this process reports another version, for tests only: do not use it with data of any value"
     );
     Ok(build)
 }
@@ -382,7 +386,7 @@ pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
 }
 
 pub(crate) fn ensemble(node: &NodeConfig) -> Result<Ensemble, Failure> {
-    node.ensemble_of_members().map_err(|e| Failure::usage(e.to_string()))
+    node.ensemble_of_members().or_usage()
 }
 
 /// The standard health protocol: the node as a whole, and the API by its name, serve while the store does.
@@ -433,13 +437,10 @@ struct Ports {
 
 impl Ports {
     async fn bind(node: &NodeConfig) -> Result<Ports, Failure> {
-        let bind = async |what, address| {
-            Listener::bind(what, address).await.map_err(|e| Failure::usage(e.to_string()))
-        };
         let ports = Ports {
-            client: bind("client", node.listen.client).await?,
-            quorum: bind("quorum", node.listen.quorum).await?,
-            election: bind("election", node.listen.election).await?,
+            client: Listener::bind("client", node.listen.client).await.or_usage()?,
+            quorum: Listener::bind("quorum", node.listen.quorum).await.or_usage()?,
+            election: Listener::bind("election", node.listen.election).await.or_usage()?,
             store: bind_store(node).await?,
             zookeeper: bind_zookeeper(node).await?,
             http: Observed::bind(node.listen.http).await?,
@@ -448,7 +449,7 @@ impl Ports {
             client = %ports.client.address(), quorum = %ports.quorum.address(), election = %ports.election.address(),
             zookeeper = ports.zookeeper.as_ref().map(|port| port.address().to_string()),
             http = ports.http.as_ref().map(|http| http.address().to_string()),
-            "node {} of ensemble {:?} listens", node.id, node.ensemble
+            node_id = node.id.0, ensemble = node.ensemble, "listening"
         );
         Ok(ports)
     }
@@ -468,12 +469,12 @@ impl Ports {
 /// The port of the store for gateways in other processes.
 pub(crate) async fn bind_store(node: &NodeConfig) -> Result<Option<Listener>, Failure> {
     let Some(address) = node.listen.internal_store else { return Ok(None) };
-    let bound = Listener::bind("internal store", address).await.map_err(|e| Failure::usage(e.to_string()))?;
-    tracing::info!(address = %bound.address(), "the store listens for gateways, which speak for any client");
+    let bound = Listener::bind("internal store", address).await.or_usage()?;
+    tracing::info!(address = %bound.address(), "listening for gateways, which can act for any client");
     Ok(Some(bound))
 }
 
-/// The port for ZooKeeper's clients. Most often it is a ZooKeeper that has it already.
+/// The port for ZooKeeper's clients. If it is taken, it is most often by a ZooKeeper.
 pub(crate) async fn bind_zookeeper(node: &NodeConfig) -> Result<Option<Listener>, Failure> {
     let Some(address) = node.listen.zookeeper else { return Ok(None) };
     let bound = Listener::bind("ZooKeeper", address).await;

@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Doing as _, Failure};
 
-/// What runs until `shutdown`. If one ends before, all are told to: half a node is none.
+/// The services that run until `shutdown`. If one ends before, all others are shut down: half a node is of no use.
 ///
-/// To be spawned from below, each behind those that it rests on. Services that rest on one that fails soon fail as
-/// well, and may be quicker to say so; so of several failures, that of the lowest service is the reason.
+/// Spawn them from below, each after those that it depends on. Services that depend on a failed one soon fail as
+/// well, and may report it earlier; so of several failures, that of the lowest service is the reason.
 pub(crate) struct Services {
     running: JoinSet<(usize, Result<(), Failure>)>,
     shutdown: CancellationToken,
@@ -40,12 +40,12 @@ impl Services {
         let (level, shutdown) = (self.running.len(), self.shutdown.clone());
         let work = async move {
             let failure = match work.await {
-                // Also after the shutdown: what was to be written at the end may be lost.
+                // Also after the shutdown: the last writes to the disk may be lost.
                 Err(e) => format!("{name} failed: {e}"),
                 Ok(()) if shutdown.is_cancelled() => return (level, Ok(())),
-                Ok(()) => format!("{name} ended without being asked to"),
+                Ok(()) => format!("{name} ended by itself"),
             };
-            tracing::error!("{failure}");
+            tracing::error!(reason = failure, "a service ended; stopping the process");
             shutdown.cancel();
             (level, Err(Failure::refused(failure)))
         };
@@ -55,7 +55,7 @@ impl Services {
     /// Waits for all, after `shutdown` not much longer than `drain`. Returns the reason if any has failed.
     pub(crate) async fn all_ended(mut self, drain: Duration) -> Result<(), Failure> {
         let shutdown = self.shutdown.clone();
-        // By level; `None`, which is less than all, for what broke down: a defect of ours, whatever else failed.
+        // By level. `None`, which is less than all, is a panic: a defect of ours, whatever else failed.
         let mut failures = BTreeMap::new();
         let ended = async {
             while let Some(ended) = self.running.join_next().await {
@@ -80,7 +80,7 @@ impl Services {
     }
 }
 
-/// Names this process while it runs.
+/// A file with the id of this process, while it runs.
 pub(crate) struct PidFile(PathBuf);
 
 impl PidFile {
@@ -94,7 +94,7 @@ impl PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         if let Err(e) = fs::remove_file(&self.0) {
-            tracing::warn!("cannot remove {}: {e}", self.0.display());
+            tracing::warn!(path = %self.0.display(), error = %e, "cannot remove the pid file");
         }
     }
 }
@@ -116,7 +116,7 @@ mod tests {
         let mut services = services();
         let shutdown = services.shutdown.clone();
         services.spawn("the quorum", async move {
-            // Told to stop by the store, which has found it gone.
+            // Shut down because the store has failed.
             shutdown.cancelled().await;
             Err("no space left")
         });
@@ -139,6 +139,6 @@ mod tests {
 
         let mut early = services();
         early.spawn("the store", async { Ok::<(), Infallible>(()) });
-        assert!(early.all_ended(DRAIN).await.is_err(), "nobody asked it to end");
+        assert!(early.all_ended(DRAIN).await.is_err(), "it ended without a shutdown");
     }
 }

@@ -7,8 +7,8 @@ use client_sdk::{Client, ClientError, Fate, Options, Pending};
 use host::traces::Traces;
 
 use crate::{
-    args::{Connection, addresses},
-    exit::{Exit, Failure},
+    args::Connection,
+    exit::{Doing as _, Exit, Failure},
 };
 
 /// Does `work` with a session, and closes it however that ends.
@@ -47,10 +47,10 @@ async fn with_client<T>(
 ) -> Result<T, Failure> {
     let client = connect(connection, reopen).await?;
     let done = work(&client).await;
-    // Where nobody answers, closing would only be more waiting.
+    // If no node answers, closing would only wait longer.
     let lost = matches!(&done, Err(Failure { exit: Exit::Unavailable | Exit::Unknown, .. }));
     if !lost && let Err(e) = client.close().await {
-        tracing::warn!("the session was not closed and will end by its time-out: {e}");
+        tracing::warn!(error = %e, "cannot close the session; it will expire");
     }
     done
 }
@@ -63,7 +63,7 @@ fn spans(connection: &Connection) -> Result<Option<Traces>, Failure> {
         ("service_version", env!("CARGO_PKG_VERSION").to_owned()),
     ];
     let start = |endpoint: &String| Traces::start(endpoint, &resource, false);
-    connection.trace_to.as_ref().map(start).transpose().map_err(|e| Failure::usage(e.to_string()))
+    connection.trace_to.as_ref().map(start).transpose().or_usage()
 }
 
 pub(crate) async fn connect(connection: &Connection, reopen: bool) -> Result<Client, Failure> {
@@ -74,14 +74,14 @@ pub(crate) async fn connect(connection: &Connection, reopen: bool) -> Result<Cli
         op_timeout: Some(connection.timeout),
         write_timeout: Some(connection.timeout),
         close_timeout: connection.timeout.min(defaults.close_timeout),
-        // Mostly not: a fresh session would not have the ephemerals of the old one, nor know the fate of its writes.
+        // Mostly not: a fresh session would not have the ephemerals of the old one, nor know the result of its writes.
         reopen,
         credentials: connection.auth.credentials()?,
         trace_ratio: if connection.trace_to.is_some() { connection.trace_ratio } else { 0.0 },
         tls: connection.tls.read()?,
         ..defaults
     };
-    Ok(Client::connect(addresses(&connection.endpoints), options).await?)
+    Ok(Client::connect(connection.endpoints.addresses(), options).await?)
 }
 
 /// Writes under way, up to a bound. Answers come in the order of the writes, so it is enough to wait for the oldest.
@@ -121,8 +121,8 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Enqueues a write, once there is room. An error is that of an earlier write; what is under way then goes on, but
-    /// nobody hears of it.
+    /// Enqueues a write, once there is room. An error is that of an earlier write; writes in flight then continue, and their results
+    /// are lost.
     pub(crate) async fn write(&mut self, write: Write) -> Result<(), ClientError> {
         while self.under_way.len() >= self.in_flight
             && let Some(oldest) = self.under_way.pop_front()

@@ -1,8 +1,8 @@
 //! `quorate election`, `quorate quorum`, `quorate store`: the services of a node, each in a process of its own.
 //!
-//! They are the same services as in `quorate serve`; all that differs is who stands behind the port that each is made with.
+//! They are the same services as in `quorate serve`; the only difference is the implementation of the port that each is made with.
 
-use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 
 use election_svc::ElectionService;
 use gateway::Gateway;
@@ -40,25 +40,25 @@ pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
     let node = begin(args)?;
     let (opened, quorum) = oneshot::channel();
     let health = Health::starting("opening the ports");
-    let told = health.clone();
+    let leaving = health.clone();
     let leave = move || {
-        told.stopping();
+        leaving.stopping();
         quorum_gone(quorum)
     };
     let shutdown = shutdown::on_signals_after(leave).doing("listen for signals")?;
     let secure = Secure::load(&node, Ports::Members, &shutdown)?;
-    let peers = secure.member_port(bind("election", node.listen.election).await?);
-    let port = bind("internal election", node.listen.internal_election).await?;
+    let peers = secure.member_port(Listener::bind("election", node.listen.election).await.or_usage()?);
+    let port = Listener::bind("internal election", node.listen.internal_election).await.or_usage()?;
     let http = Observed::bind(node.listen.election_http).await?;
     let groups = [Group::Process, Group::Election];
     let observed = Observed::start(&node, health, http, "quorate-election", &groups, shutdown.clone())?;
     let _pid_file = pid_file(&node, "election")?;
-    let election = ElectionService::new(election_config(&node, secure.dialer())?, shutdown.clone())
-        .map_err(|e| Failure::usage(e.to_string()))?;
-    // Nobody wants it any more if a signal came meanwhile.
+    let election =
+        ElectionService::new(election_config(&node, secure.dialer())?, shutdown.clone()).or_usage()?;
+    // The receiver is gone if a signal came meanwhile.
     let _ = opened.send(election.quorum.clone());
     observed.ready_with_election(node.id, ensemble(&node)?, election.peers, election.quorum);
-    said(&node, "election", &[&peers, &port]);
+    log_ports(&node, "election", &[&peers, &port]);
 
     let drain = node.timing.drain;
     // Its own files may need many.
@@ -81,8 +81,8 @@ pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
     ended
 }
 
-/// Where a whole node is asked to stop, its quorum hands over first, and for that it needs its election. One that is
-/// restarted alone waits in vain, but not for long, and nobody waits for it.
+/// When a whole node stops, its quorum hands over first, and needs its election for that. An election that is restarted
+/// alone waits in vain, but not for long, and delays no other service.
 async fn quorum_gone(mut quorum: oneshot::Receiver<watch::Receiver<bool>>) {
     const LIMIT: Duration = Duration::from_secs(3);
     let Ok(mut linked) = quorum.try_recv() else { return };
@@ -95,15 +95,15 @@ pub(crate) async fn quorum(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Fail
     let node = begin(args)?;
     let (opened, handle) = oneshot::channel();
     let health = Health::starting("recovering the log");
-    let told = health.clone();
+    let leaving = health.clone();
     let leave = move || {
-        told.stopping();
+        leaving.stopping();
         hand_over(handle)
     };
     let shutdown = shutdown::on_signals_after(leave).doing("listen for signals")?;
     let secure = Secure::load(&node, Ports::Members, &shutdown)?;
-    let peers = secure.member_port(bind("quorum", node.listen.quorum).await?);
-    let port = bind("internal quorum", node.listen.internal_quorum).await?;
+    let peers = secure.member_port(Listener::bind("quorum", node.listen.quorum).await.or_usage()?);
+    let port = Listener::bind("internal quorum", node.listen.internal_quorum).await.or_usage()?;
     let http = Observed::bind(node.listen.quorum_http).await?;
     let groups = [Group::Process, Group::Quorum];
     let observed = Observed::start(&node, health, http, "quorate-quorum", &groups, shutdown.clone())?;
@@ -122,11 +122,11 @@ pub(crate) async fn quorum(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Fail
         observed.end().await;
         return Ok(());
     };
-    // Nobody wants it any more if a signal came meanwhile.
+    // The receiver is gone if a signal came meanwhile.
     let _ = opened.send(quorum.handle());
     observed.ready_with_quorum(quorum.handle(), election, node.timing.sync_limit);
     let _pid_file = pid_file(&node, "quorum")?;
-    said(&node, "quorum", &[&peers, &port]);
+    log_ports(&node, "quorum", &[&peers, &port]);
 
     let drain = node.timing.drain;
     // Its own files may need many.
@@ -148,7 +148,7 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     let node = begin(args)?;
     let shutdown = shutdown::on_signals().doing("listen for signals")?;
     let secure = Secure::load(&node, Ports::Clients, &shutdown)?;
-    let clients = secure.client_port(bind("client", node.listen.client).await?);
+    let clients = secure.client_port(Listener::bind("client", node.listen.client).await.or_usage()?);
     let zookeepers = secure.zookeeper_port(bind_zookeeper(&node).await?);
     let internal = bind_store(&node).await?;
     let http = Observed::bind(node.listen.http).await?;
@@ -163,13 +163,12 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     let quorum = RemoteQuorum::new(neighbour(&node, "quorum", &node.services.quorum)?, bounds);
     // A directory of its own, because the other one is the quorum's as long as that runs.
     let data_dir = node.data_dir.join("store");
-    let _claimed = DataDir::claim(&FsDisk, &data_dir, &node.ensemble, node.id, &ensemble(&node)?)
-        .map_err(|e| Failure::refused(e.to_string()))?;
+    let _claimed =
+        DataDir::claim(&FsDisk, &data_dir, &node.ensemble, node.id, &ensemble(&node)?).or_refused()?;
     let config = store_svc::Config { data_dir, ..store_config(&node) };
-    let store = StoreService::open(config, quorum.clone(), shutdown.clone())
-        .map_err(|e| Failure::refused(e.to_string()))?;
+    let store = StoreService::open(config, quorum.clone(), shutdown.clone()).or_refused()?;
     let _pid_file = pid_file(&node, "store")?;
-    said(&node, "store", &[&clients]);
+    log_ports(&node, "store", &[&clients]);
 
     let drain = node.timing.drain;
     let clients_hold =
@@ -220,18 +219,10 @@ fn neighbour(node: &NodeConfig, name: &'static str, url: &str) -> Result<Neighbo
         .map_err(|e| Failure::usage(format!("`services.{name}`: {e}")))
 }
 
-async fn bind(what: &'static str, address: SocketAddr) -> Result<Listener, Failure> {
-    Listener::bind(what, address).await.map_err(|e| Failure::usage(e.to_string()))
-}
-
-fn said(node: &NodeConfig, service: &str, listeners: &[&Listener]) {
+fn log_ports(node: &NodeConfig, service: &str, listeners: &[&Listener]) {
     let addresses: Vec<String> = listeners.iter().map(|l| l.address().to_string()).collect();
     let addresses = addresses.join(", ");
-    tracing::info!(
-        "the {service} of node {} of ensemble {:?} listens on {addresses}",
-        node.id,
-        node.ensemble
-    );
+    tracing::info!(service, addresses, node_id = node.id.0, ensemble = node.ensemble, "listening");
 }
 
 /// Each process has one of its own, named after its service.

@@ -5,7 +5,7 @@ use client_sdk::{ClientError, Found, Options, read_stale};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{Connection, addresses},
+    args::Connection,
     exit::{Exit, Failure},
     output,
 };
@@ -17,7 +17,7 @@ pub(crate) async fn ask(connection: &Connection, read: Read) -> Result<Found, Fa
     let tls = connection.tls.read()?;
     let credentials = connection.auth.credentials()?;
     let mut silent = Vec::new();
-    for endpoint in &addresses(&connection.endpoints) {
+    for endpoint in &connection.endpoints.addresses() {
         match read_stale(endpoint, read.clone(), &credentials, limit, tls.as_ref()).await {
             Ok(found) => {
                 note(endpoint, &found);
@@ -25,7 +25,7 @@ pub(crate) async fn ask(connection: &Connection, read: Read) -> Result<Found, Fa
             }
             Err(ClientError::Node(tried)) => silent.push(tried.to_string()),
             Err(e) => {
-                // A refusal does not say of which state it is; whether there is such a znode, is said with it.
+                // A refusal has no zxid; whether the znode exists is answered with one.
                 if let Some(OpError::NoNode(path)) = e.refusal()
                     && let Ok(found) = read_stale(
                         endpoint,
@@ -54,23 +54,23 @@ fn note(endpoint: &str, found: &Found) {
     }
 }
 
-/// Names it to a user who could not read otherwise.
+/// Suggests it when no other read is possible.
 pub(crate) fn remedy(failure: Failure) -> Failure {
     match failure.exit {
         Exit::Unavailable => Failure::new(
             failure.exit,
-            format!("{failure}; what a node without a quorum has is shown with --level stale"),
+            format!("{failure}; use --level stale to read the state of a node without a quorum"),
         ),
         _ => failure,
     }
 }
 
-/// What of it goes into JSON beside the answer.
+/// Its zxid and whether there was a leader, for JSON.
 pub(crate) fn as_of_json(found: &Found) -> Value {
     json!({"zxid": found.zxid.to_string(), "leaderless": found.leaderless})
 }
 
-/// The answer is of another kind than the question, which a node does not do.
+/// The answer does not match the request; no node sends that.
 pub(crate) fn foreign(outcome: &ReadOutcome) -> Failure {
-    Failure::refused(format!("the node answered something else: {outcome:?}"))
+    Failure::refused(format!("the answer of the node does not match the request: {outcome:?}"))
 }

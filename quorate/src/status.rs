@@ -15,17 +15,17 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::{
-    args::{Format, Status, addresses},
+    args::{Format, Status},
     exit::{Doing as _, Exit, Failure},
     output,
 };
 
 pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
     let mut answers = Answers::default();
-    let endpoints = addresses(&args.endpoints);
+    let endpoints = args.nodes.endpoints.addresses();
     let secured = endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
-    let tls = args.tls.read()?.or(secured.then(Tls::new));
-    answers.add(ask_all(&endpoints, args.timeout, tls.as_ref()).await);
+    let tls = args.nodes.tls.read()?.or(secured.then(Tls::new));
+    answers.add(ask_all(&endpoints, args.nodes.timeout, tls.as_ref()).await);
     if answers.0.is_empty() {
         return none_answers(args);
     }
@@ -45,7 +45,7 @@ pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
     let members: Vec<NodeMember> = members.into_values().collect();
     let missing: Vec<String> =
         members.iter().filter(|m| answers.of(m.id).is_empty()).map(|m| m.client_address.clone()).collect();
-    answers.add(ask_all(&missing, args.timeout, tls.as_ref()).await);
+    answers.add(ask_all(&missing, args.nodes.timeout, tls.as_ref()).await);
 
     let leader = answers.all().find(|s| leads(s)).map(|s| s.zxid);
     let row = |m: &NodeMember| match answers.of(m.id)[..] {
@@ -190,7 +190,7 @@ async fn ask_all(
         asking.spawn(async move {
             let answer = node_status(&endpoint, timeout, tls.as_ref()).await;
             if let Err(e) = &answer {
-                tracing::info!("{e}");
+                tracing::info!(error = %e, "a node did not report its status");
             }
             (endpoint, answer.ok())
         });
@@ -312,7 +312,7 @@ fn print(rows: &[Row], format: Format) -> Result<(), Failure> {
 }
 
 fn none_answers(args: &Status) -> Result<(), Failure> {
-    let endpoints = addresses(&args.endpoints);
+    let endpoints = args.nodes.endpoints.addresses();
     let rows: Vec<Row> = endpoints.iter().map(|e| Row::unreachable(None, e.clone())).collect();
     print(&rows, args.output.output)?;
     Err(Failure::new(

@@ -22,7 +22,7 @@ pub(crate) fn runtime(runs_a_node: bool) -> Result<Runtime, Failure> {
 pub(crate) struct Front(Option<Runtime>);
 
 impl Front {
-    /// Starts so many; without a number, as many as suit this machine.
+    /// Starts this many; without a number, as many as suit this machine.
     pub(crate) fn start(threads: Option<u32>) -> Result<Front, Failure> {
         let threads = threads.map_or_else(suitable, |threads| threads as usize);
         if threads == 0 {

@@ -7,7 +7,7 @@ use client_sdk::{Tls, Upgrade, set_level, upgrade_status};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{self, Format, UpgradeFinalize, UpgradeStatus, addresses},
+    args::{self, Format, UpgradeFinalize, UpgradeStatus},
     exit::{Exit, Failure},
     output,
 };
@@ -20,7 +20,8 @@ pub(crate) async fn run(command: &args::Upgrade) -> Result<(), Failure> {
 }
 
 async fn status(args: &UpgradeStatus) -> Result<(), Failure> {
-    let upgrade = ask(&addresses(&args.endpoints), args.timeout, args.tls.read()?.as_ref()).await?;
+    let nodes = &args.nodes;
+    let upgrade = ask(&nodes.endpoints.addresses(), nodes.timeout, nodes.tls.read()?.as_ref()).await?;
     match args.output.output {
         Format::Json => output::print_json(&as_json(&upgrade)),
         Format::Table => {
@@ -32,7 +33,7 @@ async fn status(args: &UpgradeStatus) -> Result<(), Failure> {
 }
 
 async fn finalize(args: &UpgradeFinalize) -> Result<(), Failure> {
-    let endpoints = addresses(&args.endpoints);
+    let endpoints = args.endpoints.addresses();
     let tls = args.tls.read()?;
     let upgrade = ask(&endpoints, args.timeout, tls.as_ref()).await?;
     let Some(now) = upgrade.level else {

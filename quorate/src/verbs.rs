@@ -7,11 +7,11 @@ use std::{
 };
 
 use api::{
-    DATA_MAX, DeleteTree, ErrorCode, Look, NodeKind, OpError, Page, Path, Read, ReadLevel, ReadOutcome, Stat,
-    Write, WriteOutcome,
+    DATA_MAX, DeleteTree, Look, NodeKind, OpError, Page, Path, Read, ReadLevel, ReadOutcome, Stat, Write,
+    WriteOutcome,
 };
 use bytes::Bytes;
-use client_sdk::{Client, ClientError, CreateMode, Found, SessionEvent, Walked};
+use client_sdk::{Client, CreateMode, Found, SessionEvent, Walked};
 use serde_json::json;
 use tokio::sync::broadcast;
 
@@ -22,6 +22,7 @@ use crate::{
     session::{self, Pipeline},
     stale, tree,
     tree::walk::walk,
+    znode::{create_parents, no_node, parse},
 };
 
 pub(crate) async fn create(args: &Create) -> Result<(), Failure> {
@@ -48,12 +49,10 @@ pub(crate) async fn create(args: &Create) -> Result<(), Failure> {
             )),
             _ => e.into(),
         })?;
-        match args.output.output {
-            Format::Table => output::print(path.as_str())?,
-            Format::Json => {
-                output::print_json(&json!({"path": path.as_str(), "stat": output::stat_json(&stat)}))?
-            }
-        }
+        args.output.print(
+            || path.to_string(),
+            || json!({"path": path.as_str(), "stat": output::stat_json(&stat)}),
+        )?;
         if args.ephemeral {
             hold(&path, events).await?;
         }
@@ -110,11 +109,7 @@ pub(crate) async fn set(args: &Set) -> Result<(), Failure> {
     })?;
     session::with(&args.connection, async |client| {
         let stat = client.set(path.as_str(), data, args.only_if.expected()).await?;
-        match args.output.output {
-            Format::Table => output::print(&format!("version {}", stat.version))?,
-            Format::Json => output::print_json(&output::stat_json(&stat))?,
-        }
-        Ok(())
+        args.output.print(|| format!("version {}", stat.version), || output::stat_json(&stat))
     })
     .await
 }
@@ -149,38 +144,37 @@ pub(crate) async fn delete(args: &Delete) -> Result<(), Failure> {
 
 pub(crate) async fn stat(args: &StatArgs) -> Result<(), Failure> {
     let path = parse(&args.path)?;
-    let level = args.freshness.read_level();
+    let level = args.query.freshness.read_level();
     let stat = if level == ReadLevel::Stale {
-        match stale::ask(&args.connection, Read::Exists { path: path.clone() }).await?.outcome {
+        match stale::ask(&args.query.connection, Read::Exists { path: path.clone() }).await?.outcome {
             ReadOutcome::Exists { stat } => stat,
             other => return Err(stale::foreign(&other)),
         }
     } else {
-        session::with(&args.connection, async |client| Ok(client.exists_with(path.as_str(), level).await?))
-            .await
-            .map_err(stale::remedy)?
+        session::with(&args.query.connection, async |client| {
+            Ok(client.exists_with(path.as_str(), level).await?)
+        })
+        .await
+        .map_err(stale::remedy)?
     };
     let stat = stat.ok_or_else(|| no_node(&path))?;
-    match args.output.output {
-        Format::Table => output::print(&output::stat_text(&stat)),
-        Format::Json => output::print_json(&output::stat_json(&stat)),
-    }
+    args.query.output.print(|| output::stat_text(&stat), || output::stat_json(&stat))
 }
 
 pub(crate) async fn ls(args: &Ls) -> Result<(), Failure> {
     let path = parse(&args.path)?;
-    if args.freshness.read_level() == ReadLevel::Stale {
+    if args.query.freshness.read_level() == ReadLevel::Stale {
         if args.long || args.recursive {
             return Err(Failure::usage("--level stale reads one znode; leave --long and --recursive out"));
         }
         let (mut found, mut page) = (Vec::new(), Page::default());
         loop {
             let read = Read::Children { path: path.clone(), page: page.clone() };
-            match stale::ask(&args.connection, read).await?.outcome {
+            match stale::ask(&args.query.connection, read).await?.outcome {
                 ReadOutcome::Children { names, next, .. } => {
                     found.extend(names.into_iter().map(|name| (name, None)));
                     if next.is_empty() {
-                        return print_list(&found, false, args.output.output);
+                        return print_list(&found, false, args.query.output.output);
                     }
                     page.after = next;
                 }
@@ -188,8 +182,8 @@ pub(crate) async fn ls(args: &Ls) -> Result<(), Failure> {
             }
         }
     }
-    session::with(&args.connection, async |client| {
-        let level = args.freshness.read_level();
+    session::with(&args.query.connection, async |client| {
+        let level = args.query.freshness.read_level();
         let mut found: Vec<(String, Option<Stat>)> = Vec::new();
         if args.recursive {
             let mut walked = client.walk(path.as_str()).level(level).await?;
@@ -204,7 +198,7 @@ pub(crate) async fn ls(args: &Ls) -> Result<(), Failure> {
             let (children, _) = client.list(path.as_str(), look, level).await?;
             found.extend(children.into_iter().map(|child| (child.name, child.stat)));
         }
-        print_list(&found, args.long, args.output.output)?;
+        print_list(&found, args.long, args.query.output.output)?;
         Ok(())
     })
     .await
@@ -231,11 +225,11 @@ pub(crate) async fn tree(args: &TreeArgs) -> Result<(), Failure> {
     .map_err(stale::remedy)
 }
 
-/// Says that a walk is not of everything, if it is not.
+/// Prints a note if a walk omits subtrees.
 fn note_hidden(walked: &Walked) {
     let hidden = walked.end().map_or(0, |end| end.hidden);
     if hidden > 0 {
-        output::say(format_args!("quorate: {hidden} subtrees are left out, because you may not read them"));
+        output::say(format_args!("quorate: {hidden} subtrees are omitted, because you may not read them"));
     }
 }
 
@@ -245,24 +239,6 @@ pub(crate) async fn sync(args: &SyncArgs) -> Result<(), Failure> {
         Ok(())
     })
     .await
-}
-
-/// A path from the command line.
-pub(crate) fn parse(text: &str) -> Result<Path, Failure> {
-    Path::new(text).map_err(|e| Failure::usage(format!("{text:?}: {e}")))
-}
-
-/// Makes the missing ancestors of `path`, empty ones.
-pub(crate) async fn create_parents(client: &Client, path: &Path) -> Result<(), Failure> {
-    let ancestors: Vec<Path> =
-        std::iter::successors(path.parent(), Path::parent).filter(|p| !p.is_root()).collect();
-    for path in ancestors.iter().rev() {
-        match client.create(path.as_str(), Bytes::new(), CreateMode::default()).await {
-            Err(e) if e.code() != ErrorCode::NodeExists => return Err(e.into()),
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 /// Deletes `root` and everything below it, and says how many znodes that were.
@@ -282,10 +258,6 @@ pub(crate) async fn delete_tree(client: &Client, root: &Path) -> Result<usize, F
     }
     pipeline.finish().await?;
     Ok(count)
-}
-
-pub(crate) fn no_node(path: &Path) -> Failure {
-    ClientError::from(OpError::NoNode(path.clone())).into()
 }
 
 /// Waits for Ctrl-C, or for the end of the session that an ephemeral lives by.

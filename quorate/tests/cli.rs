@@ -25,7 +25,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Ports that nobody listens on, all different: given by the system and closed again.
+/// Ports without a listener, all different: given by the system and closed again.
 fn closed_ports() -> [u16; 3] {
     let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     listeners.map(|l| l.local_addr().unwrap().port())
@@ -135,7 +135,7 @@ fn serve_on_a_port_in_use_ends_with_2_and_touches_no_data() {
 fn health_finds_the_port_of_each_process_in_the_environment_or_in_a_configuration() {
     let dir = tempfile::tempdir().unwrap();
     let [port, ..] = closed_ports();
-    // Nobody listens there: the message names the address that was asked.
+    // No process listens there: the message names the address that was asked.
     let asked = |args: &[&str], env: &[(&str, &str)]| {
         let output = quorate_with(&[&["health"], args].concat(), env);
         (output.status.code(), text(&output.stderr))
@@ -186,16 +186,13 @@ fn health_finds_the_port_of_each_process_in_the_environment_or_in_a_configuratio
 #[test]
 fn the_level_is_asked_for_and_raised_by_a_command_that_says_what_is_wrong() {
     let help = text(&quorate(&["upgrade", "finalize", "--help"]).stdout);
-    assert!(
-        help.contains("Refused unless every member, observers too, is there and knows the level"),
-        "{help}"
-    );
+    assert!(help.contains("Refused unless every member, observers included, is connected"), "{help}");
     let all = text(&quorate(&["--help"]).stdout);
     assert!(all.contains("upgrade") && !all.contains("TEST_QUORATE_BUILD"), "{all}");
     let [port, ..] = closed_ports();
-    let nobody = [("QUORATE_ENDPOINTS", &*format!("127.0.0.1:{port}"))];
+    let closed = [("QUORATE_ENDPOINTS", &*format!("127.0.0.1:{port}"))];
     for args in [&["upgrade", "status"][..], &["upgrade", "finalize"]] {
-        let output = quorate_with(args, &nobody);
+        let output = quorate_with(args, &closed);
         assert_eq!(output.status.code(), Some(3), "{output:?}");
         assert!(text(&output.stderr).contains("no node answers"), "{output:?}");
     }

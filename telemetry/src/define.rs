@@ -1,7 +1,4 @@
-use std::ops::Deref;
-
-use crate::reading::Point;
-use crate::value::Read;
+//! The definition of a metric: name, unit, kind, and the group that exports it.
 
 /// Which process of a node exports a metric: with the services in processes of their own, each has its own groups.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -77,7 +74,7 @@ pub struct Definition {
     pub unit: Unit,
     /// One sentence.
     pub help: &'static str,
-    /// Who exports it.
+    /// The processes that export it.
     pub group: Group,
 }
 
@@ -90,52 +87,5 @@ impl Definition {
             name += "_total";
         }
         name
-    }
-}
-
-/// A metric: its definition, and the value to record into.
-#[derive(Debug)]
-pub struct Metric<V> {
-    definition: Definition,
-    value: V,
-}
-
-impl<V> Metric<V> {
-    pub(crate) const fn new(definition: Definition, value: V) -> Metric<V> {
-        Metric { definition, value }
-    }
-}
-
-impl<V> Deref for Metric<V> {
-    type Target = V;
-
-    fn deref(&self) -> &V {
-        &self.value
-    }
-}
-
-/// A readable metric of any kind.
-pub(crate) trait Source: Sync {
-    fn definition(&self) -> Definition;
-    fn kind(&self) -> Kind;
-    fn labels(&self) -> Vec<&'static str>;
-    fn points(&self) -> Vec<Point>;
-}
-
-impl<V: Read + Sync> Source for Metric<V> {
-    fn definition(&self) -> Definition {
-        self.definition
-    }
-
-    fn kind(&self) -> Kind {
-        V::KIND
-    }
-
-    fn labels(&self) -> Vec<&'static str> {
-        self.value.label_names()
-    }
-
-    fn points(&self) -> Vec<Point> {
-        self.value.points(self.definition.unit)
     }
 }

@@ -17,6 +17,7 @@
 
 mod define;
 mod labels;
+mod metric;
 mod process;
 mod reading;
 mod value;
@@ -25,8 +26,17 @@ pub mod metrics;
 pub mod reference;
 pub mod text;
 
-pub use define::{Definition, Group, Kind, Metric, Unit};
+pub use define::{Definition, Group, Kind, Unit};
 pub use labels::{Closed, CpuMode, Label, Mode, Phase, Port, RoleLabel, TlsUse};
+pub use metric::Metric;
 pub use process::{refresh as refresh_process, set_data_dir};
-pub use reading::{Distribution, Exemplar, Point, Reading, Value, gather};
+pub use reading::{Distribution, Exemplar, Point, Reading, Value};
 pub use value::{By, ByName, ByPeer, Counter, Gauge, Histogram, UpDown};
+
+/// Reads all metrics of these groups, those of the process as they are now.
+#[must_use]
+pub fn gather(groups: &[Group]) -> Vec<Reading> {
+    process::refresh();
+    let sources = metrics::all().iter().filter(|source| groups.contains(&source.definition().group));
+    sources.map(|s| Reading { definition: s.definition(), kind: s.kind(), points: s.points() }).collect()
+}

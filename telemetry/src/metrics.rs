@@ -1,9 +1,10 @@
 //! Every metric of Quorate. `docs/metrics.md` is made from this file.
 
-use crate::define::{Definition, Group, Metric, Source, Unit};
 use api::session::Verb;
 
+use crate::define::{Definition, Group, Unit};
 use crate::labels::{Closed, CpuMode, Label as _, Mode, Phase, Port, RoleLabel, TlsUse};
+use crate::metric::{Metric, Source};
 use crate::value::{By, ByName, ByPeer, Counter, Gauge, Histogram, UpDown};
 
 /// Makes each metric a static of its own, and the list of all.

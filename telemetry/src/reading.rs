@@ -1,7 +1,6 @@
 use api::TraceContext;
 
-use crate::define::{Definition, Group, Kind};
-use crate::metrics;
+use crate::define::{Definition, Kind};
 
 /// The reading of one metric at a moment.
 #[derive(Clone, PartialEq, Debug)]
@@ -56,12 +55,4 @@ pub struct Exemplar {
     pub at: u64,
     /// The span that took it.
     pub span: TraceContext,
-}
-
-/// Reads all metrics of these groups, those of the process as they are now.
-#[must_use]
-pub fn gather(groups: &[Group]) -> Vec<Reading> {
-    crate::process::refresh();
-    let sources = metrics::all().iter().filter(|source| groups.contains(&source.definition().group));
-    sources.map(|s| Reading { definition: s.definition(), kind: s.kind(), points: s.points() }).collect()
 }

@@ -68,7 +68,7 @@ impl Counter {
         self.0.fetch_add(n, Relaxed);
     }
 
-    /// For a number that somebody else counts: raises it to `n`.
+    /// For a number that is counted elsewhere: raises it to `n`.
     pub fn raise(&self, n: u64) {
         self.0.fetch_max(n, Relaxed);
     }

@@ -57,7 +57,7 @@ impl Node {
         let mut found = None;
         eventually("it listens", || {
             let text = plain(&self.text());
-            let line = text.lines().find(|line| line.contains("listens")).map(str::to_owned);
+            let line = text.lines().find(|line| line.contains("listening")).map(str::to_owned);
             found = line.and_then(|line| {
                 let rest = line.split(&word).nth(1)?.trim_start_matches("Some(").trim_matches('"').to_owned();
                 let end =
@@ -235,7 +235,7 @@ fn b18_a_node_with_too_little_space_answers_stale_reads_and_takes_part_when_ther
     std::fs::remove_file(mount.0.join("others")).unwrap();
     node.serves();
     node.ok(&["create", "/b", "y"]);
-    assert!(plain(&node.text()).contains("there is space again"));
+    assert!(plain(&node.text()).contains("disk has space again"));
     drop(node);
     // A read-only file system is called what it is.
     mount.remount("ro");

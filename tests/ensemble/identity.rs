@@ -227,6 +227,6 @@ fn b25_a_leader_hands_over_on_sighup() {
     ensemble.signal(leader, "HUP");
     eventually("it ends", || ensemble.gone(&pids));
     assert!(ensemble.log(leader).contains("shutting down; a second signal stops at once signal=\"SIGHUP\""));
-    assert!(!ensemble.log(leader).contains("nobody took over"), "{}", ensemble.log(leader));
+    assert!(!ensemble.log(leader).contains("no other node took over"), "{}", ensemble.log(leader));
     ensemble.ok(&["set", "/keep", "led by another one"]);
 }

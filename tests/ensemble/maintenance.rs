@@ -37,7 +37,7 @@ async fn s5_a_stopping_leader_hands_over_and_its_clients_see_only_latency() {
             eventually("the old leader ends by itself", || e.gone(&pids));
             let text = e.log(leader);
             assert!(text.contains("this server is about to stop"), "it handed over");
-            assert!(!text.contains("nobody took over"));
+            assert!(!text.contains("no other node took over"));
             assert_ne!(e.leader(), leader);
             e.start_node(leader);
             e.all_serve();

@@ -2,23 +2,22 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    fmt,
-    io::{self, IoSlice},
+    fmt, io,
     net::IpAddr,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
     time::Duration,
 };
 
 use api::PeerId;
 use rustls::pki_types::CertificateDer;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::Notify,
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+use tokio_util::either::Either;
 use tonic::{Request, Status};
 
 use crate::{
@@ -37,14 +36,8 @@ pub struct Acceptor {
     handshakes: Arc<Handshakes>,
 }
 
-/// A connection after its handshake, or without one. `S` is the socket.
-#[derive(Debug)]
-pub enum Accepted<S> {
-    /// Plaintext, as the mode allows.
-    Plain(S),
-    /// Secured.
-    Tls(Box<TlsStream<S>>),
-}
+/// A connection on the socket `S`: `Left` in plaintext, as the mode allows; `Right` after its handshake.
+pub type Accepted<S> = Either<S, Box<TlsStream<S>>>;
 
 /// What a connection stands on.
 pub trait Socket: AsyncRead + AsyncWrite + Unpin {
@@ -115,7 +108,7 @@ impl Acceptor {
         S: Socket,
     {
         if self.mode != Mode::Require && !begins_handshake(stream.tcp()).await? {
-            return Ok((Accepted::Plain(stream), Caller::plaintext()));
+            return Ok((Either::Left(stream), Caller::plaintext()));
         }
         let address = stream.tcp().peer_addr().map_err(failed)?.ip().to_canonical();
         // A client that is slow with its first message costs no more than its place on the port.
@@ -146,7 +139,7 @@ impl Acceptor {
             (caller.members, caller.ensemble) = (Some(members), ensemble.clone());
         }
         caller.chain = chain;
-        Ok((Accepted::Tls(Box::new(stream)), caller))
+        Ok((Either::Right(Box::new(stream)), caller))
     }
 }
 
@@ -204,55 +197,6 @@ impl Caller {
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
         self.subject.as_deref()
-    }
-}
-
-/// `$accepted` as the stream that it is, in `$run`.
-macro_rules! either {
-    ($accepted:expr, $stream:ident => $run:expr) => {
-        match &mut *$accepted {
-            Accepted::Plain($stream) => $run,
-            Accepted::Tls($stream) => $run,
-        }
-    };
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Accepted<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_read(cx, into))
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Accepted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        either!(self, stream => Pin::new(stream).poll_write(cx, from))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        from: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, from))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Accepted::Plain(stream) => stream.is_write_vectored(),
-            Accepted::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_flush(cx))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => Pin::new(stream).poll_shutdown(cx))
     }
 }
 

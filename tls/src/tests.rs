@@ -158,7 +158,7 @@ async fn plaintext_is_taken_only_where_the_mode_allows_it() {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         let accepted = acceptor.accept(listener.accept().await.unwrap().0).await;
-        assert_eq!(matches!(accepted, Ok((Accepted::Plain(_), _))), plain, "{mode:?}: {accepted:?}");
+        assert_eq!(matches!(accepted, Ok((Accepted::Left(_), _))), plain, "{mode:?}: {accepted:?}");
     }
 }
 

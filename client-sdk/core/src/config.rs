@@ -5,7 +5,7 @@ use std::time::Duration;
 pub struct Config {
     /// How many endpoints there are to try; they are known by their index. Taken as 1 if 0.
     pub endpoints: usize,
-    /// After so much silence the ensemble is to close the session; the server may clamp it. Default 10 s.
+    /// The silence after which the ensemble closes the session; the server may clamp it. Default 10 s.
     pub session_timeout: Duration,
     /// Most requests kept without an answer. Default 8,192.
     pub requests_max: usize,

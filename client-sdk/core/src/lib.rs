@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Watches are carried along: on each new connection the machine asks for what happened behind the last whole group that it has
-//! given out, so their owner is told of each change once.
+//! given out, so their owner gets each change once.
 //!
 //! Drive it like this: after every [`Machine::handle`], carry out [`Machine::poll_output`] until there is none; send
 //! [`Machine::poll_transmit`] whenever the connection takes a message; give [`Input::Tick`] at

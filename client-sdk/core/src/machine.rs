@@ -347,7 +347,7 @@ impl Machine {
         }
     }
 
-    /// Whether this answers a read that waited in vain for its zxid. The caller decides: the zxid may be of
+    /// Whether this answers a read whose wait for its zxid has timed out. The caller decides: the zxid may be of
     /// another ensemble, and would delay all later requests on one node after the other.
     fn is_too_far_ahead(&self, error: &OpError) -> bool {
         let read = self.queue.front_sent().map(|front| &front.op);

@@ -1,4 +1,4 @@
-//! The watches of a client over connections and sessions: each goes on behind the last whole group that its owner was given.
+//! The watches of a client over connections and sessions: each resumes after the last whole group that its owner got.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +24,7 @@ const SPECS_BYTES: usize = 128 << 10;
 #[derive(Default, Debug)]
 pub(crate) struct Watching {
     watches: BTreeMap<u32, Watch>,
-    /// Those that stand were told of everything up to here on the present connection.
+    /// The active ones have got everything up to here on the present connection.
     passed: Zxid,
     /// Those that have a part of a group.
     touched: BTreeSet<u32>,
@@ -34,7 +34,7 @@ pub(crate) struct Watching {
 struct Watch {
     /// As its owner wants it.
     spec: WatchSpec,
-    /// Its owner was given everything up to here; `None` until it stands for the first time.
+    /// Its owner has got everything up to here; `None` until it is active for the first time.
     known: Option<Zxid>,
     /// The node has said that it stands, on the present connection: what it passes, this passes.
     stands: bool,
@@ -97,7 +97,7 @@ impl Watching {
         open.then(|| Op::CancelWatches(vec![id]))
     }
 
-    /// Its owner goes on.
+    /// Its owner reads again.
     pub(crate) fn unpark(&mut self, id: u32, open: bool) -> Option<Op> {
         let watch = self.watches.get_mut(&id).filter(|watch| watch.parked)?;
         watch.parked = false;
@@ -141,7 +141,7 @@ impl Watching {
         }
     }
 
-    /// Everything up to here was told.
+    /// Everything up to here was delivered.
     pub(crate) fn on_passed(&mut self, zxid: Zxid) {
         self.passed = self.passed.max(zxid);
     }

@@ -37,7 +37,7 @@ pub enum Input {
         /// The span that it is part of; goes along whenever it is sent.
         trace: Trace,
     },
-    /// The caller wants to be told of changes, from this place in the order of its requests on. Ends with one
+    /// The caller watches changes, from this place in the order of its requests on. Ends with one
     /// [`WatchNews::Ended`].
     Watch {
         /// What it wants. The id is the caller's name for the watch, and never used twice.
@@ -128,10 +128,10 @@ pub enum Output {
     Event(Event),
 }
 
-/// What a watch is told, in the order of the log and each entry once, whatever happens to connections and sessions.
+/// The events of a watch, in the order of the log and each entry once, whatever happens to connections and sessions.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum WatchNews {
-    /// It stands: it is told of everything behind this entry, or behind the one that it named. Left out if other news came before.
+    /// It is active: it reports every entry after this one, or after the one that it named. Omitted if other news came before.
     Stands {
         /// The entry.
         zxid: Zxid,
@@ -154,7 +154,7 @@ pub enum WatchNews {
     Ended(Option<OpError>),
 }
 
-/// What happens to a session, for those who hold locks and the like by it.
+/// The events of a session, for holders of locks and the like.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Event {
     /// A new session is open.

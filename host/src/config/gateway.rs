@@ -1,12 +1,17 @@
 //! The settings of a gateway in a process of its own.
 
-use std::{net::IpAddr, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use api::proof::Prover;
 
 use super::{
     ConfigError, Effective, HOST_KEY, HTTP_KEY, Layers, OptionalPort, Size, ZOOKEEPER_KEY, ZOOKEEPER_PORT,
-    ZooKeeper, prover, words,
+    ZooKeeper,
+    read::{drain, memory, prover, words},
 };
 
 /// The checked configuration of a gateway.
@@ -73,16 +78,8 @@ impl GatewayConfig {
             http: http.0.map(|port| SocketAddr::new(host, port)),
             words: words(r),
             prover: prover(r),
-            memory: r.get(
-                "limits.memory",
-                "memory that this process should not exceed; bounds of connections and of clients' requests follow from it",
-                Size::mib(1024),
-            ),
-            drain: r.get(
-                "timing.drain",
-                "how long connections may take to end on shutdown",
-                Duration::from_millis(5_000),
-            ),
+            memory: memory(r),
+            drain: drain(r),
         }
     }
 }

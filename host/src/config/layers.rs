@@ -348,7 +348,7 @@ impl Layers {
             Ok(hosts) => {
                 if config.host.contains('{') && !table.contains_key("count") {
                     self.problems.push(format!(
-                        "{at}member {id} has the host {} and no `count`; say how many members it stands for, as in `count = 3`, or \
+                        "{at}member {id} has the host {} and no `count`; set the number of its members, as in `count = 3`, or \
                          leave the braces out",
                         config.host.to_toml()
                     ));

@@ -212,5 +212,5 @@ pub(super) fn hosts(id: PeerId, host: &str, count: u32) -> Result<Vec<(PeerId, S
     }
 }
 
-/// Of members that one entry stands for.
+/// Maximum number of members of one entry.
 const COUNT_MAX: u32 = 255;

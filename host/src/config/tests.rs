@@ -1,4 +1,6 @@
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use api::PeerId;
 
 use super::*;
 

@@ -125,7 +125,7 @@ async fn a_filter_that_does_not_parse_is_refused() {
 }
 
 #[tokio::test]
-async fn commands_are_answered_once_there_is_somebody_to_answer() {
+async fn commands_are_answered_once_a_handler_is_set() {
     let commands = Commands::default();
     let (endpoint, _stop) = start_with(&Health::starting(""), commands.clone()).await;
     let get = async |path: &str| ask(&endpoint, "GET", path, "", LIMIT).await.unwrap();

@@ -52,7 +52,7 @@ impl Connection {
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         metrics::PORT_CONNECTIONS.at(port).inc();
-        let stream = Accepted::Plain(Socket { stream, stalled: None });
+        let stream = Accepted::Left(Socket { stream, stalled: None });
         Ok(Connection { stream, peer, caller: Caller::plaintext(), tls, counted: Counted(port) })
     }
 
@@ -63,19 +63,19 @@ impl Connection {
     pub(super) async fn secured(self) -> Result<Connection, HandshakeError> {
         let Connection { stream, peer, caller, tls, counted } = self;
         let (stream, caller) = match (stream, &tls) {
-            (Accepted::Plain(stream), Some(tls)) => tls.accept(stream).await?,
+            (Accepted::Left(stream), Some(tls)) => tls.accept(stream).await?,
             (stream, _) => (stream, caller),
         };
         Ok(Connection { stream, peer, caller, tls, counted })
     }
 
-    /// What a certificate proves of its other end.
+    /// The identities that the certificate of the other end proves.
     #[must_use]
     pub fn proven(&self) -> Identities {
         super::calls::proven(&self.caller)
     }
 
-    /// Who is at its other end, as far as a certificate says.
+    /// The other end, as far as its certificate identifies it.
     #[must_use]
     pub fn caller(&self) -> &Caller {
         &self.caller
@@ -95,8 +95,8 @@ impl Connection {
     #[cfg(test)]
     pub(super) fn stream(&self) -> &TcpStream {
         match &self.stream {
-            Accepted::Plain(socket) => &socket.stream,
-            Accepted::Tls(stream) => &stream.get_ref().0.stream,
+            Accepted::Left(socket) => &socket.stream,
+            Accepted::Right(stream) => &stream.get_ref().0.stream,
         }
     }
 }
@@ -132,31 +132,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, from)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        from: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, from)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
+tls::write_to_stream!(impl AsyncWrite for Connection);
 
 impl AsyncRead for Socket {
     fn poll_read(

@@ -7,7 +7,7 @@
 
 use std::{
     future::Future as _,
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
@@ -27,12 +27,12 @@ use tokio::{
 #[derive(Default)]
 pub(super) struct Untaken {
     frames: AtomicUsize,
-    /// Who wants to read on.
+    /// The task that waits to read on.
     reader: Mutex<Option<Waker>>,
 }
 
 impl Untaken {
-    /// A reader has taken a frame with so many bytes, or has given it up. `last`: it was the last one of its stream, which neither
+    /// A reader has taken a frame of this many bytes, or has given it up. `last`: it was the last one of its stream, which neither
     /// h2 nor the gate counts.
     pub(super) fn took(&self, bytes: usize, last: bool) {
         if is_small(bytes) && !last {
@@ -81,9 +81,9 @@ pub(super) struct Gate<S> {
 
 /// Where the next byte is.
 enum At {
-    /// In the header of a frame, of which so many bytes are here.
+    /// In the header of a frame, of which this many bytes have arrived.
     Head([u8; 9], usize),
-    /// In something of which so many bytes are to come: a payload, or the first words of a client.
+    /// In something of which this many bytes are to come: a payload, or the preface of a client.
     Within(usize),
 }
 
@@ -92,7 +92,7 @@ impl<S> Gate<S> {
         Gate { stream, untaken, held: BytesMut::new(), at: At::Within(PREFACE), stuck: None }
     }
 
-    /// How many of the bytes that are held may go on, at most so many.
+    /// How many of the held bytes may pass, at most `most`.
     fn pass(&mut self, most: usize) -> usize {
         let mut passed = 0;
         while let Some(rest) =
@@ -146,7 +146,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
                 this.held.advance(passed);
                 return Poll::Ready(Ok(()));
             }
-            // Not by the count, which readers change meanwhile: what is held has to go on before anything is read behind it.
+            // Not by the count, which readers change meanwhile: the held bytes have to pass before anything is read after them.
             if !this.held.is_empty() {
                 let stuck = this.stuck.get_or_insert_with(|| Box::pin(sleep(STUCK)));
                 if stuck.as_mut().poll(cx).is_ready() {
@@ -183,37 +183,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, from)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        from: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, from)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
+tls::write_to_stream!(impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S>);
 
 /// A frame with fewer bytes is small. As h2 has it (`DEFAULT_DATA_FRAME_OVERHEAD_THRESHOLD`).
 const SMALL: usize = 256;
 /// So many may be untaken: h2 allows half of the connection's window, where each counts as 256 bytes less what it has.
 const FRAMES: usize = 200;
-/// If no reader takes anything for so long.
+/// The time after which readers that take nothing count as stuck.
 const STUCK: Duration = Duration::from_secs(5);
 /// Bytes of the socket that are read at once.
 const READ: usize = 8 << 10;

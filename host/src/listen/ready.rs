@@ -10,7 +10,7 @@ use api::budget::{Budget, Standing, Waits};
 use tokio::time::Instant;
 
 use super::{Bounds, CallPlaces};
-use crate::http::{Health, Probe};
+use crate::health::{Health, Probe};
 
 impl Bounds {
     /// Adds checks to `health`: the process is not ready while the amount that clients hold does not move, or

@@ -298,7 +298,7 @@ fn counter(permits: usize) -> (Counter, tokio::sync::mpsc::UnboundedReceiver<usi
     (Counter { counted, may: Arc::new(tokio::sync::Semaphore::new(permits)) }, receiver)
 }
 
-/// Other calls of the connection end meanwhile: some whole, some cancelled, some with requests that nobody reads.
+/// Other calls of the connection end meanwhile: some whole, some cancelled, some with unread requests.
 #[tokio::test]
 async fn b12_calls_that_end_leave_the_count_of_waiting_requests_alone() {
     const CALLS: u32 = 100;

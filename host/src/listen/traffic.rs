@@ -320,7 +320,7 @@ where
 
 impl<B: Body<Data = Bytes> + Unpin> Drop for Inbound<B> {
     fn drop(&mut self) {
-        // h2 forgets the frames that the body still has; count them as taken. A client that goes on to send gets no more turns here.
+        // h2 forgets the frames that the body still has; count them as taken. A client that continues to send gets no more turns here.
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..UNREAD_FRAMES {
             match Pin::new(&mut self.inner).poll_frame(&mut cx) {

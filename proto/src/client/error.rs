@@ -62,8 +62,8 @@ pub fn to_status(error: &OpError) -> Status {
     Status::with_error_details(code, message, info)
 }
 
-/// The error that a status stands for. Exact if [`to_status`] made it; else, as for faults of the transport and for
-/// statuses that proxies make, the nearest kind: where it cannot be told whether the request was carried out,
+/// The error of a status. Exact if [`to_status`] made it; else, as for faults of the transport and for
+/// statuses that proxies make, the nearest kind: where it is unknown whether the request was carried out,
 /// [`OpError::Unknown`].
 #[must_use]
 pub fn from_status(status: &Status) -> OpError {

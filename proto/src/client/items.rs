@@ -438,7 +438,7 @@ fn outcome(result: v1::response::Result) -> Result<Outcome, Malformed> {
         Wire::WhoAmI(w) => Outcome::WhoAmI(identities_off_wire(w.identities)?),
         Wire::Ping(_) => Outcome::Ping,
         Wire::Close(_) => Outcome::Close,
-        other => return Err(Malformed(format!("an answer that nobody asked for: {other:?}"))),
+        other => return Err(Malformed(format!("an answer without a request: {other:?}"))),
     })
 }
 

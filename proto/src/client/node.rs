@@ -23,7 +23,7 @@ pub struct NodeStatus {
     pub role: Role,
     /// Whether it serves clients: synchronised with an established leader, or leading.
     pub serving: bool,
-    /// Whom it follows.
+    /// Its leader.
     pub leader: Option<PeerId>,
     /// Of the last leader that it synchronised with.
     pub epoch: Epoch,

@@ -360,14 +360,14 @@ fn supported(unset: bool, option: &str) -> Result<(), OpError> {
     )))
 }
 
-/// The wish to open a session, off the wire.
+/// The request to open a session, off the wire.
 #[derive(Clone, PartialEq, Debug)]
 pub struct OpenSession {
-    /// What is asked of the store.
+    /// The request to the store.
     pub open: Open,
     /// For its edge to prove.
     pub credentials: Vec<v1::Credential>,
-    /// How the client calls itself.
+    /// The client's name for itself.
     pub client_name: String,
 }
 

@@ -1,4 +1,4 @@
-//! Watches: what clients ask, and what they are told.
+//! Watches: requests, and events.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ fn spec(wire: v1::WatchSpec, from_all: Option<u64>) -> Result<WatchSpec, OpError
         Ok(v1::ChangeKind::Deleted) => Ok(ChangeKind::Deleted),
         Ok(v1::ChangeKind::DataChanged) => Ok(ChangeKind::DataChanged),
         Ok(v1::ChangeKind::AclChanged) => Ok(ChangeKind::AclChanged),
-        // Told unasked, where it is told.
+        // Events of this kind come without a request for them.
         Ok(v1::ChangeKind::Hidden | v1::ChangeKind::Unspecified) | Err(_) => {
             Err(unknown("WatchSpec.changes"))
         }

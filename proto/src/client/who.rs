@@ -1,4 +1,4 @@
-//! Who a client is: what its edge proves, and puts into what the client asks.
+//! The identity of a client: its edge proves it, and attaches it to the client's requests.
 
 use std::fmt;
 

@@ -325,7 +325,7 @@ impl End {
     }
 }
 
-/// The way to the quorum.
+/// Sends the requests to the quorum.
 struct Requests<'a> {
     queue: &'a mut mpsc::Receiver<Vec<Request>>,
     feed: &'a mpsc::Sender<Vec<FeedItem>>,
@@ -366,7 +366,7 @@ impl Requests<'_> {
     }
 }
 
-/// The way back.
+/// Reads the feed from the quorum.
 struct Reader<'a> {
     stream: Streaming<internal::FeedMessage>,
     feed: &'a mpsc::Sender<Vec<FeedItem>>,

@@ -10,8 +10,8 @@ use api::{
 /// Requests that were sent over the present link and are not answered.
 ///
 /// On the wire tickets ascend over all stores that ever attach to a quorum. A store's own tickets follow its
-/// clock, which may have gone back since the store before it; the client raises them on the way out, and
-/// lowers them again on the way back.
+/// clock, which may have gone back since the store before it; the client raises them in requests, and
+/// lowers them again in the feed.
 #[derive(Debug)]
 pub(super) struct Tickets {
     me: PeerId,

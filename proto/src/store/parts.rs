@@ -35,7 +35,7 @@ pub(super) fn to_kind(kind: NodeKind) -> (i32, u64) {
     (kind.into(), ttl_ms)
 }
 
-/// Any TTL: which ones are possible, those decide who make and apply commands.
+/// Any TTL: its bounds are checked where commands are made and applied.
 pub(super) fn kind(kind: i32, ttl_ms: u64) -> Result<NodeKind, Malformed> {
     Ok(match (wire::NodeKind::try_from(kind).map_err(|_| unknown())?, ttl_ms) {
         (wire::NodeKind::Unspecified, _) => return Err(unknown()),

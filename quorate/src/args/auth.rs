@@ -1,4 +1,4 @@
-//! Who a command is.
+//! The identity of a command.
 
 use std::{convert::Infallible, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
@@ -7,12 +7,12 @@ use client_sdk::Credential;
 
 use crate::exit::Failure;
 
-/// Who the client is, for access lists.
+/// The identities of the client, for access lists.
 #[derive(Args, Debug, Clone, Default)]
 #[command(next_help_heading = "Identity")]
 pub(crate) struct Auth {
-    /// Prove the identity `digest` of ZooKeeper: who has this name and password. More than once for several. Others on this
-    /// machine can see command lines; the environment and --auth-file are better places.
+    /// Prove the identity `digest` of ZooKeeper with this name and password; may be repeated. Others on this machine can see
+    /// command lines; the environment and --auth-file are safer.
     #[arg(
         long = "auth",
         env = "QUORATE_AUTH",
@@ -22,18 +22,18 @@ pub(crate) struct Auth {
     )]
     pub(crate) shown: Vec<Credential>,
 
-    /// A file with a USER:PASSWORD in each line, which nobody but you may read.
+    /// File with a USER:PASSWORD in each line; only its owner may have permission to read it.
     #[arg(long, value_name = "FILE")]
     pub(crate) auth_file: Option<PathBuf>,
 }
 
-/// Checked later, because a fault that is found here is shown with the value.
+/// Checked later, because clap prints the value with an error of this parser.
 fn taken(text: &str) -> Result<Credential, Infallible> {
     Ok(Credential::Digest(text.to_owned()))
 }
 
 impl Auth {
-    /// All that the command line, the environment and the file show. No fault names a part of a secret.
+    /// The credentials of command line, environment and file. No error names a part of a secret.
     pub(crate) fn credentials(&self) -> Result<Vec<Credential>, Failure> {
         let mut all = self.shown.clone();
         if !all.iter().all(is_whole) {
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_of_credentials_is_read_if_nobody_else_can() {
+    fn a_file_of_credentials_is_refused_if_others_can_read_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("auth");
         std::fs::write(&path, "ada:secret\n\nbob:a:b\n").unwrap();

@@ -4,9 +4,20 @@ use api::ReadLevel;
 use clap::{Args, Subcommand};
 use host::config::Size;
 
-use super::{Connection, Output, in_flight, size};
+use super::{
+    Connection, Output,
+    parse::{in_flight, size},
+};
 
+/// Measure an ensemble.
+///
+/// Sessions work on znodes under a parent created for the run, each with a fixed number of operations in flight. The load runs
+/// for a tenth longer than --seconds (half a second at least); this warm-up is not measured. The run deletes everything it
+/// created. The longest gap is the longest time in which no session got an answer.
 #[derive(Subcommand, Debug)]
+#[command(after_help = "\
+With -o json: {operation, ops, seconds, ops_per_second, lowest_second, p50_us, p99_us, p999_us, max_us, longest_gap_us,
+server_cpu_us (of all nodes on this machine, for each operation; null if there are none), sessions, in_flight, size, znodes}.")]
 pub(crate) enum Bench {
     /// Replace the values of znodes.
     #[command(
@@ -35,7 +46,7 @@ Examples:
 Examples:
   quorate bench mix --reads 90 --sessions 16 --in-flight 64")]
     Mix {
-        /// How many of 100 operations are reads.
+        /// Percentage of reads.
         #[arg(long, value_name = "PERCENT", default_value = "90", value_parser = clap::value_parser!(u32).range(0..=100))]
         reads: u32,
         /// Each read includes every write acknowledged before the read was issued.
@@ -46,7 +57,7 @@ Examples:
     },
     /// Create znodes.
     ///
-    /// Every znode stays until the end: ten seconds at 50,000 creates per second leave half a million of them, whose removal
+    /// Every znode stays until the end: ten seconds at 50,000 creates per second leave half a million of them. Their deletion
     /// takes about as long again.
     #[command(after_help = "\
 Examples:
@@ -54,12 +65,12 @@ Examples:
     Create(BenchLoad),
 }
 
-/// What a run does, besides the size of the load.
+/// The operations of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Operation {
     Set,
     Create,
-    /// So many of 100 operations are reads of this level; the others are sets.
+    /// A percentage of the operations are reads of this level; the others are sets.
     Mix(u32, ReadLevel),
 }
 
@@ -80,19 +91,19 @@ impl Bench {
 
 #[derive(Args, Debug)]
 pub(crate) struct BenchLoad {
-    /// Sessions, each on a connection of its own.
+    /// Number of sessions, each on a connection of its own.
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) sessions: u32,
     /// Operations in flight on each session.
     #[arg(long, value_name = "N", default_value = "1024", value_parser = in_flight())]
     pub(crate) in_flight: u32,
-    /// Bytes of each value.
+    /// Size of each value.
     #[arg(long, value_name = "BYTES", default_value = "100B", value_parser = size)]
     pub(crate) size: Size,
-    /// How long to measure.
+    /// Seconds to measure.
     #[arg(long, value_name = "S", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) seconds: u32,
-    /// Znodes that reads and sets go to, in turns.
+    /// Number of znodes that reads and sets go to, in turns.
     #[arg(long, value_name = "K", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) znodes: u32,
     #[command(flatten)]

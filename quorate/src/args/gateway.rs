@@ -4,9 +4,29 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::parse::key_and_value;
+
+/// Serve ZooKeeper's clients in a process of its own, in front of any nodes of an ensemble.
+///
+/// Stateless: when its gateway or node fails, a client reconnects to this gateway or another one and keeps its session. Each node
+/// serves ZooKeeper's clients itself (`listen.zookeeper_port`); use a gateway where clients cannot or must not reach the nodes.
+///
+/// The nodes listen for it on `listen.internal_store_port`, at `listen.internal_host`. Any process that reaches that port can act
+/// for any client, so admit only gateways. Probes, metrics and /commands are on `listen.http_port` (9467).
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  quorate gateway --config /etc/quorate/gateway.toml
+  quorate gateway --stores http://q1:2189,http://q2:2189,http://q3:2189 --set ensemble=orders
+
+A configuration:
+  ensemble = \"orders\"
+  [gateway]
+  stores = \"http://q1:2189,http://q2:2189,http://q3:2189\"
+  [listen]
+  zookeeper_port = 2181")]
 pub(crate) struct GatewayArgs {
-    /// The configuration file, TOML.
+    /// Configuration file, TOML.
     #[arg(long, short, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
@@ -14,8 +34,8 @@ pub(crate) struct GatewayArgs {
     #[arg(long, value_name = "URL,...")]
     pub(crate) stores: Option<String>,
 
-    /// Any other setting, by its key; may be repeated.
-    #[arg(long, value_name = "KEY=VALUE", value_parser = super::key_and_value)]
+    /// Override any other setting; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
     pub(crate) set: Vec<(String, String)>,
 
     /// End when the process with this id, which has to be the parent, does.

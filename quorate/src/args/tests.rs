@@ -1,5 +1,6 @@
-//! What the command line takes and refuses.
+//! Accepted and refused command lines.
 
+use api::{ReadLevel, Zxid};
 use clap::CommandFactory as _;
 
 use super::*;
@@ -27,7 +28,7 @@ fn wrong_arguments_are_refused_with_what_is_expected() {
         "a:3",
     ]);
     let Command::Status(status) = cli.unwrap().command else { panic!("another command") };
-    assert_eq!(addresses(&status.endpoints), ["127.0.0.1:1", "[::1]:2", "a:3"], "b24");
+    assert_eq!(status.nodes.endpoints.addresses(), ["127.0.0.1:1", "[::1]:2", "a:3"], "b24");
     assert!(refused(&["quorate", "set", "/a", "x", "--version", "-1"]).contains("-1"));
     assert!(refused(&["quorate", "set", "/a", "x", "--file", "f"]).contains("cannot be used with"));
     assert!(refused(&["quorate", "up", "--nodes", "10"]).contains("1..=9"));
@@ -46,11 +47,11 @@ fn wrong_arguments_are_refused_with_what_is_expected() {
 }
 
 #[test]
-fn reads_say_how_fresh_they_have_to_be() {
+fn reads_select_a_consistency_level() {
     let level = |args: &[&str]| match Cli::try_parse_from([&["quorate"], args].concat()).unwrap().command {
         Command::Get(args) => args.read_level(),
-        Command::Stat(args) => args.freshness.read_level(),
-        Command::Ls(args) => args.freshness.read_level(),
+        Command::Stat(args) => args.query.freshness.read_level(),
+        Command::Ls(args) => args.query.freshness.read_level(),
         other => panic!("{other:?}"),
     };
     assert_eq!(level(&["get", "/a"]), ReadLevel::Local);
@@ -61,7 +62,7 @@ fn reads_say_how_fresh_they_have_to_be() {
 }
 
 #[test]
-fn every_command_has_an_example_or_commands_of_its_own() {
+fn every_command_has_an_example_or_subcommands() {
     for command in Cli::command().get_subcommands() {
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
         let name = command.get_name();

@@ -22,7 +22,7 @@ use crate::{
     args::Export,
     exit::{Doing as _, Failure},
     output, session,
-    verbs::parse,
+    znode::parse,
 };
 
 pub(crate) async fn run(args: &Export) -> Result<(), Failure> {
@@ -89,7 +89,7 @@ impl Target {
         }
     }
 
-    /// Removes what was written, so that the next try finds the place as this one did, and says so with why.
+    /// Removes the written files, so that the next try finds the directory as this one did. The failure mentions that.
     pub(super) fn undo(self, failure: &Failure) -> Failure {
         let (place, removed) = match self {
             Target::Directory(Directory { made, .. }) if made.is_empty() => return failure.clone(),
@@ -121,7 +121,7 @@ impl Target {
     }
 }
 
-/// What stands behind `root` in the path of a znode below it: the empty text or a path.
+/// The rest after `root` of the path of a znode below it: the empty text or a path.
 fn below<'a>(root: &Path, znode: &'a Path) -> &'a str {
     match root.is_root() {
         true if znode.is_root() => "",
@@ -198,7 +198,7 @@ impl Directory {
     }
 }
 
-/// Files and empty directories, the last first. What somebody else has put beside them stays.
+/// Files and empty directories, the last first. Files of others beside them stay.
 fn remove(made: &[PathBuf]) -> io::Result<()> {
     made.iter().rev().try_for_each(|path| match path.symlink_metadata()?.is_dir() {
         true => fs::remove_dir(path),

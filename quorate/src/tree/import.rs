@@ -23,7 +23,7 @@ use crate::{
     exit::{Doing as _, Exit, Failure},
     output,
     session::{self, Created, Pipeline},
-    verbs::{create_parents, parse},
+    znode::{create_parents, parse},
 };
 
 pub(crate) async fn run(args: &Import) -> Result<(), Failure> {
@@ -215,10 +215,10 @@ async fn count_to(client: &Client, path: &Path, sequence: u64) -> Result<(), Cli
     Ok(())
 }
 
-/// Writes that count a znode on by so many.
+/// Writes that raise the counter of a znode by `creates`.
 pub(super) fn counting(path: &Path, mut creates: u64) -> impl Iterator<Item = Vec<MultiOp>> {
-    // As long as the number of a sequential child: where it does not fit, there can be no such child, and nobody will see the
-    // counter.
+    // As long as the number of a sequential child: where it does not fit, there can be no such child, so the counter is never
+    // visible.
     let name = format!("i{:09x}", getrandom::u64().unwrap_or_default() & 0xf_ffff_ffff);
     let child = path.child(&name).ok();
     std::iter::from_fn(move || {
@@ -240,7 +240,7 @@ fn read_ahead(source: Source, root: Path, max_size: u64) -> mpsc::Receiver<Resul
     tokio::task::spawn_blocking(move || {
         source.read(&root, max_size, |new| {
             let last = new.is_err();
-            // Nobody listens any more when the import has failed.
+            // The receiver is gone when the import has failed.
             sender.blocking_send(new).is_ok() && !last
         });
     });

@@ -29,7 +29,7 @@ pub(crate) fn to_znode(name: &OsStr) -> String {
 }
 
 /// The file name that [`to_znode`] makes into this znode name; `None` if there is none, because the name has a percent sign that
-/// does not stand for another character. So nothing that a znode can be called leads out of the directory.
+/// does not encode another character. So nothing that a znode can be called leads out of the directory.
 pub(crate) fn to_file(name: &str) -> Option<OsString> {
     let file = OsString::from_vec(unescape(name).filter(|bytes| !bytes.contains(&0))?);
     (to_znode(&file) == name).then_some(file)

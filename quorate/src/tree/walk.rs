@@ -6,7 +6,7 @@ use api::{ErrorCode, Page, Path, Read, ReadLevel, ReadOutcome, Stat};
 use bytes::Bytes;
 use client_sdk::{Client, ClientError, Pending};
 
-use crate::{exit::Failure, verbs::no_node};
+use crate::{exit::Failure, znode::no_node};
 
 /// What is wanted of each znode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

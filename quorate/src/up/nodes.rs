@@ -102,18 +102,18 @@ impl Nodes {
         Ok(pid)
     }
 
-    /// The next node that ends; never returns while all that are left go on, or if none is left.
+    /// The next node that ends; never returns while all others run, or if none is left.
     pub(super) async fn next_death(&mut self) -> Death {
         loop {
             match self.watched.join_next().await {
                 Some(Ok(death)) => return death,
-                Some(Err(e)) => tracing::error!("lost sight of a node: {e}"),
+                Some(Err(e)) => tracing::error!(error = %e, "cannot watch a node"),
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// Asks all nodes to end, by SIGINT: where all stop there is nobody to hand over to. Kills those that have not after
+    /// Stops all nodes by SIGINT, which hands no leadership over: no node is left to take it. Kills nodes that still run after
     /// [`PATIENCE`]; returns when none is left.
     pub(super) async fn stop_all(mut self) {
         self.stop.cancel();
@@ -121,7 +121,7 @@ impl Nodes {
     }
 }
 
-/// Ends nodes that somebody started again by hand from the folders of this ensemble: nothing may be left behind.
+/// Ends nodes that the user restarted by hand from the folders of this ensemble, so that no process is left behind.
 pub(super) async fn stop_strays(nodes: &[Planned]) {
     let strays = || nodes.iter().flat_map(strays).collect::<Vec<u32>>();
     for pid in strays() {

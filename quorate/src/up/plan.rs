@@ -164,7 +164,7 @@ impl Plan {
         let nodes = wanted.nodes.unwrap_or(DEFAULT_NODES);
         let Some(voters @ 1..) = nodes.checked_sub(wanted.observers.unwrap_or(0)) else {
             return Err(Failure::usage(format!(
-                "--observers {} of {nodes} nodes leaves nobody to vote; raise --nodes, which counts the observers too",
+                "--observers {} of {nodes} nodes leaves no voter; raise --nodes, which includes the observers",
                 wanted.observers.unwrap_or(0)
             )));
         };
@@ -191,7 +191,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Names every port that somebody else listens on.
+    /// Names every port that another process listens on.
     pub(super) fn ports_must_be_free(&self) -> Result<(), Failure> {
         let taken: Vec<String> = self
             .nodes
@@ -255,7 +255,7 @@ impl Plan {
             && usize::from(n) != observers
         {
             return Err(Failure::usage(format!(
-                "{dir} has an ensemble with {observers} observers, not {n}; leave --observers out to go on with it, or \
+                "{dir} has an ensemble with {observers} observers, not {n}; omit --observers to continue it, or \
                  name another directory with --data"
             )));
         }
@@ -263,13 +263,13 @@ impl Plan {
             && usize::from(n) != have
         {
             return Err(Failure::usage(format!(
-                "{dir} has an ensemble of {have} nodes, not {n}; leave --nodes out to go on with it, or name another \
+                "{dir} has an ensemble of {have} nodes, not {n}; omit --nodes to continue it, or name another \
                  directory with --data"
             )));
         }
         if wanted.tls && self.certificates.is_none() {
             return Err(Failure::usage(format!(
-                "{dir} has an ensemble without TLS; leave --tls out to go on with it (docs/security.md says how to change its \
+                "{dir} has an ensemble without TLS; omit --tls to continue it (docs/security.md says how to change its \
                  configurations), or name another directory with --data"
             )));
         }
@@ -277,7 +277,7 @@ impl Plan {
             && ports(1, Some(base))?.client != first.ports.client
         {
             return Err(Failure::usage(format!(
-                "{dir} has an ensemble on ports from {}, not {base}; leave --base-port out to go on with it, or name \
+                "{dir} has an ensemble on ports from {}, not {base}; omit --base-port to continue it, or name \
                  another directory with --data",
                 first.ports.client
             )));
@@ -453,7 +453,7 @@ mod tests {
         let observers =
             |n| Wanted { nodes: Some(3), observers: Some(n), base_port: Some(free_base()), tls: false };
         let none_votes = Plan::prepare(dir.path(), observers(3)).unwrap_err().to_string();
-        assert!(none_votes.contains("leaves nobody to vote"), "{none_votes}");
+        assert!(none_votes.contains("leaves no voter"), "{none_votes}");
         let plan = Plan::prepare(dir.path(), observers(1)).unwrap();
         let loaded = config::load(Some(&plan.nodes[0].config()), [], &[]).unwrap().node;
         let roles: Vec<MemberRole> = loaded.members.iter().map(|m| m.role).collect();

@@ -78,7 +78,7 @@ pub struct Span(Inner);
 #[derive(Debug)]
 enum Inner {
     Recorded(BoxedSpan),
-    /// This process exports nothing; further spans stand below the context that came.
+    /// This process exports nothing; further spans are children of the context that came.
     PassedOn(TraceContext),
 }
 
@@ -112,7 +112,7 @@ impl Span {
     }
 
     /// Opens a span for a request of this process. If the application has a current span, in OpenTelemetry or in `tracing`
-    /// with the layer of `tracing-opentelemetry`, the new span stands below it. Otherwise `ratio` decides whether the request
+    /// with the layer of `tracing-opentelemetry`, the new span is its child. Otherwise `ratio` decides whether the request
     /// begins a trace. Also returns the context to send along: servers learn from it that the application does not record
     /// its own trace.
     #[must_use]
@@ -169,7 +169,7 @@ impl Span {
         }
     }
 
-    /// The context that travels on with the request, so that further spans stand below this one.
+    /// The context that travels on with the request, so that further spans are children of this one.
     #[must_use]
     pub fn trace(&self) -> Trace {
         self.context().filter(TraceContext::sampled).map(Box::new)

@@ -73,7 +73,7 @@ impl Script {
         std::mem::take(&mut self.outputs).into_iter().map(word).collect()
     }
 
-    /// Another connection: from where each watch goes on.
+    /// Another connection: the zxid from which each watch resumes.
     fn reconnect(&mut self) -> (Vec<(u32, Option<u64>)>, Option<Op>) {
         self.watching.on_lost();
         let mut ops = self.watching.on_opened();

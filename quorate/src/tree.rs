@@ -8,8 +8,8 @@ mod scan;
 mod value;
 pub(crate) mod walk;
 
-/// The creates that a znode has seen below it, by what its Stat counts: the number of its next sequential child. Less, if names
-/// were in the way of sequential ones and are gone, or behind 2^31 changes, after which the count begins anew.
+/// The creates that a znode has seen below it, by what its Stat counts: the number of its next sequential child. Too small if
+/// names that collided with sequential ones are deleted, or after 2^31 changes, when the count starts anew.
 fn creates(stat: &api::Stat) -> u64 {
     (u64::from(stat.cversion.cast_unsigned()) + u64::from(stat.num_children)) / 2
 }
@@ -98,7 +98,7 @@ mod tests {
         tree
     }
 
-    /// A path of so many bytes.
+    /// A path of this many bytes.
     fn path(bytes: usize) -> Path {
         let names = std::iter::repeat_n("x".repeat(250), bytes / 251);
         let rest = "y".repeat((bytes % 251).saturating_sub(1));

@@ -83,7 +83,7 @@ impl Health {
     }
 
     /// Runs all checks of a probe. Returns the overall result, and the text of the answer.
-    pub(super) async fn report(&self, probe: Probe, verbose: bool) -> (bool, String) {
+    pub(crate) async fn report(&self, probe: Probe, verbose: bool) -> (bool, String) {
         let mut results = self.own_checks(probe);
         let checks: Vec<Check> = self.lock().checks.iter().filter(|c| c.probe == probe).cloned().collect();
         for check in checks {

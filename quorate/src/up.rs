@@ -93,7 +93,7 @@ async fn live(
     }
 }
 
-/// Waits until every node serves clients, and returns their roles in order. Says whom it waits for now and then.
+/// Waits until every node serves clients, and returns their roles in order. Now and then it prints which nodes are missing.
 async fn all_serve(plan: &Plan, parts: &[Part]) -> Vec<Role> {
     let mut roles = Vec::new();
     let tls = plan.certificates.as_deref().and_then(trusting);
@@ -127,7 +127,7 @@ fn trusting(certificates: &Path) -> Option<Tls> {
 
 fn announce(plan: &Plan, folder: &Folder) -> Result<(), Failure> {
     let path = folder.path.display();
-    let doing = if plan.continued { "going on with" } else { "starting" };
+    let doing = if plan.continued { "continuing" } else { "starting" };
     let kept = if folder.temporary { " (removed at the end; --data DIR keeps it)" } else { "" };
     let nodes = match plan.nodes.len() {
         1 => "one node".to_owned(),
@@ -177,17 +177,17 @@ fn welcome(plan: &Plan, parts: &[Part], roles: &[Role], pids: &[Vec<u32>]) -> Re
     ))
 }
 
-/// How a node ended, and the last that it said.
+/// How a node ended, and its last log lines.
 fn obituary(node: &Planned, death: &Death) -> String {
     let how = match &death.status {
         Ok(status) => describe(*status),
-        Err(e) => format!("ended, nobody knows how: {e}"),
+        Err(e) => format!("ended, with an unknown status: {e}"),
     };
-    let who = match death.part {
+    let part = match death.part {
         Part::Whole => format!("node {}", node.id),
         part => format!("the {} of node {}", part.command(), node.id),
     };
-    let mut text = format!("{who} {how}");
+    let mut text = format!("{part} {how}");
     let log = node.log(death.part);
     let lines = nodes::last_lines(&log);
     if !lines.is_empty() {

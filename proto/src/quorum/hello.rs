@@ -1,0 +1,185 @@
+//! The first message of a stream, and what servers say of themselves.
+
+use std::time::Duration;
+
+use api::{
+    Build, Ensemble, EnsembleId, Epoch, Greeting, Level, Levels, Member, Membership, PeerId, Standing,
+    peer::{Acquaintance, Damage, Incarnation},
+};
+use bytes::Bytes;
+
+use super::parts::{damage, damage_to_wire};
+use crate::{Malformed, PEER_PROTOCOL, peer};
+
+/// The first message of each side, on every stream between servers and between services of one node.
+pub struct Hello;
+
+impl Hello {
+    /// Between services of one node, which have no more to say.
+    #[must_use]
+    pub fn to_wire(ensemble: &str, id: PeerId) -> peer::Hello {
+        let ensemble = ensemble.to_owned();
+        peer::Hello { ensemble, id: id.0, protocol: PEER_PROTOCOL, ..peer::Hello::default() }
+    }
+
+    /// Between servers.
+    #[must_use]
+    pub fn to_peer(greeting: &Greeting) -> peer::Hello {
+        let millis = |limit: Duration| u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+        peer::Hello {
+            standing: Some(standing_to_wire(greeting.standing)),
+            members: greeting.members.members().map(member_to_wire).collect(),
+            sync_limit_ms: millis(greeting.sync_limit),
+            tick_ms: millis(greeting.tick),
+            build: Some(build_to_wire(&greeting.build)),
+            ..Hello::to_wire(&greeting.name, greeting.id)
+        }
+    }
+
+    /// Between quorums.
+    #[must_use]
+    pub fn to_quorum(greeting: &Greeting, said: Acquaintance, damage: Damage) -> peer::Hello {
+        let wire = |Incarnation { number, run }| peer::Incarnation { number, run };
+        peer::Hello {
+            incarnation: said.own.map(wire),
+            met: said.met.map(wire),
+            confirmed: said.confirmed.map(wire),
+            damage: damage_to_wire(damage).into(),
+            ..Hello::to_peer(greeting)
+        }
+    }
+
+    /// What a quorum says of incarnations.
+    #[must_use]
+    pub fn acquaintance(hello: &peer::Hello) -> Acquaintance {
+        let known = |wire: Option<peer::Incarnation>| {
+            wire.map(|peer::Incarnation { number, run }| Incarnation { number, run })
+        };
+        let [own, met, confirmed] = [hello.incarnation, hello.met, hello.confirmed].map(known);
+        Acquaintance { own, met, confirmed }
+    }
+
+    /// What a server says that it runs, if that makes sense.
+    #[must_use]
+    pub fn build(hello: &peer::Hello) -> Option<Build> {
+        build(hello.build.clone()?).ok()
+    }
+
+    /// What a quorum says that it has lost.
+    #[must_use]
+    pub fn damage(hello: &peer::Hello) -> Damage {
+        damage(hello.damage())
+    }
+
+    /// What is wrong with a server that introduces itself so to this one; `expected`: whom this one dialled. The text names the
+    /// remedy.
+    ///
+    /// # Errors
+    /// As [`Greeting::check`]; another protocol; or it says what makes no sense.
+    pub fn check(
+        hello: peer::Hello,
+        this: &Greeting,
+        expected: Option<PeerId>,
+    ) -> Result<Greeting, Malformed> {
+        let id = PeerId(hello.id);
+        if hello.protocol != PEER_PROTOCOL {
+            return Err(Malformed(format!(
+                "server {id} speaks peer protocol {} and this one {PEER_PROTOCOL}: run versions of Quorate that are at \
+                 most one release apart",
+                hello.protocol
+            )));
+        }
+        if hello.members.len() > MEMBERS_MAX {
+            return Err(Malformed(format!("server {id} has {} members", hello.members.len())));
+        }
+        let members = Ensemble::new(hello.members.iter().map(member))
+            .map_err(|e| Malformed(format!("the members of server {id} are no ensemble: {e}")))?;
+        let millis = |limit: u32| Duration::from_millis(limit.into());
+        let theirs = Greeting {
+            name: hello.ensemble,
+            id,
+            members,
+            standing: standing(hello.standing.unwrap_or_default())?,
+            build: build(hello.build.unwrap_or_default())?,
+            sync_limit: millis(hello.sync_limit_ms),
+            tick: millis(hello.tick_ms),
+        };
+        this.check(&theirs, expected).map_err(Malformed)?;
+        Ok(theirs)
+    }
+}
+
+/// Bytes of a version at most.
+const VERSION_MAX: usize = 64;
+
+/// Members of an ensemble at most, on the wire.
+const MEMBERS_MAX: usize = 1024;
+
+fn member_to_wire((id, membership): (PeerId, Membership)) -> peer::Member {
+    match membership {
+        Membership::Voter { weight, group } => peer::Member { id: id.0, observer: false, weight, group },
+        Membership::Observer => peer::Member { id: id.0, observer: true, weight: 0, group: 0 },
+    }
+}
+
+fn member(member: &peer::Member) -> Member {
+    let membership = match member.observer {
+        true => Membership::Observer,
+        false => Membership::Voter { weight: member.weight, group: member.group },
+    };
+    Member { id: PeerId(member.id), membership }
+}
+
+pub(crate) fn build_to_wire(build: &Build) -> peer::Build {
+    let Build { version, levels } = build;
+    peer::Build { version: version.clone(), min_level: levels.min().0, max_level: levels.max().0 }
+}
+
+pub(crate) fn build(build: peer::Build) -> Result<Build, Malformed> {
+    let peer::Build { mut version, min_level, max_level } = build;
+    // For people, who need no more.
+    version.truncate(version.floor_char_boundary(VERSION_MAX));
+    Ok(Build { version, levels: levels(min_level, max_level)? })
+}
+
+pub(super) fn levels(min: u32, max: u32) -> Result<Levels, Malformed> {
+    let levels = Levels::new(Level(min), Level(max));
+    levels.ok_or_else(|| Malformed(format!("feature levels from {min} to {max}")))
+}
+
+/// From the wire.
+///
+/// # Errors
+/// 0 is none.
+pub fn level(number: u32) -> Result<Level, Malformed> {
+    Level::known(number).ok_or_else(|| Malformed("0 is no feature level; they count from 1".into()))
+}
+
+/// For the wire.
+#[must_use]
+pub fn standing_to_wire(standing: Standing) -> peer::Standing {
+    let Standing { ensemble, epoch, bound, level } = standing;
+    let (ensemble, level) = (ensemble_to_wire(ensemble), Level::number(level));
+    peer::Standing { ensemble, epoch: epoch.0, bound, level }
+}
+
+/// From the wire.
+///
+/// # Errors
+/// An id that is none.
+pub fn standing(standing: peer::Standing) -> Result<Standing, Malformed> {
+    let peer::Standing { ensemble: id, epoch, bound, level } = standing;
+    Ok(Standing { ensemble: ensemble(&id)?, epoch: Epoch(epoch), bound, level: Level::known(level) })
+}
+
+pub(crate) fn ensemble_to_wire(ensemble: Option<EnsembleId>) -> Bytes {
+    ensemble.map_or(Bytes::new(), |id| Bytes::copy_from_slice(&id.0.to_be_bytes()))
+}
+
+pub(crate) fn ensemble(bytes: &[u8]) -> Result<Option<EnsembleId>, Malformed> {
+    match bytes.try_into() {
+        _ if bytes.is_empty() => Ok(None),
+        Ok(bytes) => Ok(Some(EnsembleId(u128::from_be_bytes(bytes)))),
+        Err(_) => Err(Malformed(format!("the id of an ensemble has 16 bytes, not {}", bytes.len()))),
+    }
+}
