@@ -9,7 +9,7 @@ use std::{
 use crate::harness::{Ensemble, command_at, eventually, free_ports, run_at, signal, succeed};
 
 /// Certificates of the ensemble's members, of its client ports and of a client.
-fn certificates(ensemble: &Ensemble) -> std::path::PathBuf {
+pub(crate) fn certificates(ensemble: &Ensemble) -> std::path::PathBuf {
     let dir = ensemble.dir.join("certs");
     let name = name(ensemble);
     let args = [
@@ -35,7 +35,7 @@ fn name(ensemble: &Ensemble) -> String {
 }
 
 /// The environment of a node with these modes.
-fn set(ensemble: &mut Ensemble, dir: &Path, id: usize, members: &str, clients: &str) {
+pub(crate) fn set(ensemble: &mut Ensemble, dir: &Path, id: usize, members: &str, clients: &str) {
     let file = |name: String| dir.join(name).to_str().unwrap().to_owned();
     for (key, value) in [
         ("QUORATE_TLS_MEMBERS_MODE", members.to_owned()),
@@ -52,13 +52,14 @@ fn set(ensemble: &mut Ensemble, dir: &Path, id: usize, members: &str, clients: &
 }
 
 /// A command with the certificates of the client.
-fn secured(ensemble: &Ensemble, dir: &Path, args: &[&str]) -> std::process::Output {
+pub(crate) fn secured(ensemble: &Ensemble, dir: &Path, args: &[&str]) -> std::process::Output {
     let [ca, certificate, key] = ["ca.pem", "client.pem", "client.key"].map(|name| dir.join(name));
     let tls = ["--tls-ca", ca.to_str().unwrap(), "--tls-cert", certificate.to_str().unwrap(), "--tls-key"];
     ensemble.run(&[args, &tls, &[key.to_str().unwrap()]].concat())
 }
 
-fn serving(output: &std::process::Output) -> usize {
+/// The number of nodes that serve, by the output of `status -o json`.
+pub(crate) fn serving(output: &std::process::Output) -> usize {
     let nodes: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap_or_default();
     nodes
         .iter()

@@ -1,4 +1,8 @@
-//! Clients of ZooKeeper, unchanged, against whole ensembles: kazoo from PyPI, and the command line of Debian's package zookeeper.
+//! Clients of ZooKeeper, unchanged, against whole ensembles: kazoo from PyPI here, and in `alike` those that run the same script
+//! against a real ZooKeeper.
+
+mod alike;
+mod real;
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -10,6 +14,7 @@ use std::{
 
 use crate::harness::{Ensemble, QUORATE, eventually, free_ports, http_get, signal};
 use crate::skipped::skipped;
+use crate::tls;
 
 #[test]
 fn kazoo_works_unchanged() {
@@ -46,6 +51,29 @@ fn kazoo_loses_a_session_that_is_closed_while_the_leader_is_killed() {
     });
     assert_eq!(killed, 1, "servers were killed");
     ensemble.agree();
+    ensemble.stop();
+}
+
+/// With the client certificate of `quorate certs`, whose subject is the client's identity. Nodes that require one
+/// take no client without.
+#[test]
+fn kazoo_works_over_tls_with_a_client_certificate() {
+    let Some(python) = kazoo() else { return };
+    let mut ensemble = Ensemble::down(3);
+    let certificates = tls::certificates(&ensemble);
+    for id in 1..=3 {
+        tls::set(&mut ensemble, &certificates, id, "require", "require");
+        ensemble.set_env(id, "QUORATE_TLS_CLIENTS_REQUIRE_CERTIFICATES", "true");
+        ensemble.start_node(id);
+    }
+    let status = || tls::secured(&ensemble, &certificates, &["status", "-o", "json"]);
+    eventually("all nodes serve", || tls::serving(&status()) == 3);
+    let files = ["ca.pem", "client.pem", "client.key"].map(|name| certificates.join(name));
+    let mut tour = Command::new(&python);
+    tour.args([TOUR, &hosts(&ensemble), "secure"]).args(files);
+    if let Err(e) = tried(&mut tour) {
+        panic!("{e}");
+    }
     ensemble.stop();
 }
 
@@ -158,47 +186,6 @@ fn restart(ensemble: &mut Ensemble, id: usize) {
     ensemble.start_node(id);
     ensemble.all_serve();
 }
-
-#[test]
-fn zookeepers_command_line_works_unchanged() {
-    let program = Path::new("/usr/share/zookeeper/bin/zkCli.sh");
-    if !program.exists() {
-        return skipped(format!("no {} (Debian package zookeeper)", program.display()));
-    }
-    let ensemble = Ensemble::start();
-    let mut cli = Command::new(program)
-        .args(["-server", &hosts(&ensemble)])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    cli.stdin.take().unwrap().write_all(COMMANDS.as_bytes()).unwrap();
-    let output = cli.wait_with_output().unwrap();
-    let said =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    for line in [
-        "Created /cli",
-        "hello",
-        "[cli]",
-        "world",
-        "dataVersion = 1",
-        "numChildren = 0",
-        "Created /cli/e-0000000000",
-        "[e-0000000000]",
-        "Node not empty: /cli",
-        "Node does not exist: /none",
-        "version No is not valid : /cli",
-        "Node already exists: /cli",
-        "[]",
-    ] {
-        assert!(said.lines().any(|said| said == line), "{line:?} is missing:\n{said}");
-    }
-    ensemble.stop();
-}
-
-const COMMANDS: &str = "create /cli hello\nget /cli\nls /\nset /cli world\nget -s /cli\ncreate -e -s /cli/e- x\nls /cli\n\
-    delete /cli\nget /none\nset -v 7 /cli x\ncreate /cli again\ndeleteall /cli\nls /\nquit\n";
 
 const TOUR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/ensemble/zookeeper/tour.py");
 

@@ -1,4 +1,4 @@
-"""What an application does with kazoo, against the hosts of the first argument: the part of the second one, or all but failover and lost."""
+"""What an application does with kazoo, against the hosts of the first argument: the part of the second one, or all but failover, lost and secure."""
 
 import socket
 import struct
@@ -20,6 +20,7 @@ from kazoo.exceptions import (
     RolledBackError,
     RuntimeInconsistency,
 )
+from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.recipe.cache import TreeCache
 from kazoo.security import make_acl, make_digest_acl
 
@@ -414,6 +415,30 @@ def failover():
     assert KazooState.LOST not in states
     assert len(zk.get_children("/f")) == 101
     zk.stop()
+
+
+def secure():
+    """With the authority, the certificate and the key of three more arguments; the servers require certificates."""
+    ca, certificate, key = sys.argv[3:6]
+    tls = {"use_ssl": True, "ca": ca, "verify_certs": True, "check_hostname": True}
+    zk = client(certfile=certificate, keyfile=key, **tls)
+    # The identity is the subject of the certificate.
+    zk.create("/tls", b"x", acl=[make_acl("auth", "", all=True)])
+    (acl,), _ = zk.get_acls("/tls")
+    assert acl.id.scheme == "x509" and acl.id.id.startswith("CN="), acl
+    assert zk.get("/tls")[0] == b"x"
+    # A session comes back over TLS, too.
+    states, session = [], zk.client_id
+    zk.add_listener(states.append)
+    zk._connection._socket.shutdown(2)
+    eventually("it is connected again", lambda: states == [KazooState.SUSPENDED, KazooState.CONNECTED])
+    assert zk.client_id[0] == session[0] and zk.set("/tls", b"y").version == 1
+    zk.delete("/tls")
+    zk.stop()
+    for without in ({}, tls):
+        refused = KazooClient(hosts=HOSTS, timeout=5.0, **without)
+        raises(KazooTimeoutError, refused.start, 3)
+        refused.stop()
 
 
 PARTS = [
