@@ -1,5 +1,5 @@
-//! Faults that are planted on purpose: the simulator has to find each of [`Mutant::ALL`] (`docs/simulation.md`), torture each of
-//! [`Mutant::OF_PROCESSES`] (`docs/torture.md`).
+//! Faults that are planted on purpose: the simulator has to find each of [`Mutant::ALL`] (`docs/simulation.md`). Those of
+//! [`Mutant::OF_PROCESSES`] are for torture, and have no switches yet.
 //!
 //! Without the feature `mutants`, [`is_on`] is the constant false, and the compiler leaves nothing of them. The feature
 //! is for simulator and torture alone, and never part of a node.
