@@ -1,36 +1,58 @@
-//! Faults that are planted on purpose: the simulator has to find each of them (`docs/simulation.md`).
+//! Faults that are planted on purpose: the simulator has to find each of [`Mutant::ALL`] (`docs/simulation.md`). Those of
+//! [`Mutant::OF_PROCESSES`] are for torture, and have no switches yet.
 //!
 //! Without the feature `mutants`, [`is_on`] is the constant false, and the compiler leaves nothing of them. The feature
-//! is for the simulator alone and never part of a node.
+//! is for simulator and torture alone, and never part of a node.
 
 macro_rules! mutants {
-    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+    (
+        simulated { $($(#[doc = $doc:literal])+ $name:ident,)+ }
+        of_processes { $($(#[doc = $process_doc:literal])+ $process:ident,)+ }
+    ) => {
         /// A planted fault.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum Mutant {
             $($(#[doc = $doc])+ $name,)+
+            $($(#[doc = $process_doc])+ $process,)+
         }
 
         impl Mutant {
-            /// All of them.
+            /// Those of the cores, and of what the simulator runs around them.
             pub const ALL: &[Mutant] = &[$(Mutant::$name,)+];
+
+            /// Those of what only real processes have: connections, memory, files beside the log, pauses between attempts.
+            pub const OF_PROCESSES: &[Mutant] = &[$(Mutant::$process,)+];
+
+            /// The one of this name.
+            #[must_use]
+            pub fn named(name: &str) -> Option<Mutant> {
+                let mut all = Mutant::ALL.iter().chain(Mutant::OF_PROCESSES);
+                all.find(|mutant| mutant.name() == name).copied()
+            }
 
             /// Its name.
             #[must_use]
             pub fn name(self) -> &'static str {
-                match self { $(Mutant::$name => stringify!($name),)+ }
+                match self {
+                    $(Mutant::$name => stringify!($name),)+
+                    $(Mutant::$process => stringify!($process),)+
+                }
             }
 
             /// What it does wrong.
             #[must_use]
             pub fn meaning(self) -> &'static str {
-                match self { $(Mutant::$name => concat!($($doc),+),)+ }
+                match self {
+                    $(Mutant::$name => concat!($($doc),+),)+
+                    $(Mutant::$process => concat!($($process_doc),+),)+
+                }
             }
         }
     };
 }
 
 mutants! {
+simulated {
     /// A learner acknowledges what it has written and not yet synced.
     AckBeforeFsync,
     /// A leader counts itself before its own disk has an entry.
@@ -144,6 +166,21 @@ mutants! {
     /// A leader does not notice that the last child of a container is gone.
     EmptiedUnnoticed,
 }
+of_processes {
+    /// What the unanswered requests of a stream hold is not given back when the stream ends.
+    RequestsKept,
+    /// Sessions may have sixteen times as much of unsent answers as memory is reckoned for.
+    AnswersUncounted,
+    /// What is reserved for a message is not given back when the other half of it never comes.
+    HalfMessagesKept,
+    /// A connection keeps its place when it is gone.
+    PlacesKept,
+    /// A checkpoint does not wait for space on the disk, and one that fails ends the node.
+    CheckpointEndsNode,
+    /// A server that lost the link to another waits a quarter of a minute before it dials again.
+    RedialsLate,
+}
+}
 
 #[cfg(not(feature = "mutants"))]
 /// Whether this fault is planted: never.
@@ -154,11 +191,17 @@ pub const fn is_on(_mutant: Mutant) -> bool {
 }
 
 #[cfg(feature = "mutants")]
-pub use planted::{is_on, plant};
+pub use planted::{is_on, plant, plant_everywhere, without};
+
+#[cfg(not(feature = "mutants"))]
+/// Runs this without a planted fault: there is none.
+pub fn without<T>(run: impl FnOnce() -> T) -> T {
+    run()
+}
 
 #[cfg(feature = "mutants")]
 mod planted {
-    use std::cell::Cell;
+    use std::{cell::Cell, sync::OnceLock};
 
     use super::Mutant;
 
@@ -166,10 +209,25 @@ mod planted {
         static PLANTED: Cell<Option<Mutant>> = const { Cell::new(None) };
     }
 
-    /// Whether this fault is planted in the present thread.
+    static EVERYWHERE: OnceLock<Mutant> = OnceLock::new();
+
+    /// Whether this fault is planted in the present thread, or in the whole process.
     #[must_use]
     pub fn is_on(mutant: Mutant) -> bool {
-        PLANTED.get() == Some(mutant)
+        PLANTED.get() == Some(mutant) || EVERYWHERE.get() == Some(&mutant)
+    }
+
+    /// Plants a fault in all threads of this process, for as long as it lives. Only the first call counts.
+    pub fn plant_everywhere(mutant: Mutant) {
+        EVERYWHERE.get_or_init(|| mutant);
+    }
+
+    /// Runs this without the fault that is planted in the present thread: for what judges the planted one.
+    pub fn without<T>(run: impl FnOnce() -> T) -> T {
+        let before = PLANTED.take();
+        let done = run();
+        plant(before);
+        done
     }
 
     /// Plants a fault in the present thread in place of the one before; `None` for none.

@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use api::chance::Chance;
 use api::mutants::{Mutant, is_on};
-use api::session::{Item, Op, Open, Outcome, Response};
+use api::session::{Item, Open, Outcome, Response};
 use api::watch::{StateRule, WatchGroup, WatchScope, WatchSpec};
 use api::{
-    Acl, AclEntry, Create, Expected, Fate, Identity, MultiOp, NodeKind, OpError, Page, Path, Permissions,
-    Read, ReadLevel, Scheme, SessionId, SessionToken, StreamId, Ticket, Time, Write, WriteNumber, Zxid,
+    Acl, AclEntry, Create, DeleteTree, Expected, Fate, Identity, Look, MultiOp, MultiOutcome, NodeKind,
+    OpError, Page, Path, Permissions, Quota, Read, ReadLevel, ReadOutcome, Scheme, SessionId, SessionToken,
+    Stat, StreamId, Ticket, Time, Write, WriteNumber, WriteOutcome, Zxid, quota::Bounds, walk::Walk,
 };
 use bytes::Bytes;
 use client_core::{Config, Connection, Event as SessionEvent, Failure, Input, Machine, Output, WatchNews};
 use history::{Call, Operation};
 use store_core::server::Drawn;
 
+use crate::asked::Asked;
 use crate::calls::{Calls, Over};
 use crate::context::{ClientEvent, Context, Event};
 use crate::double::{Double, identities};
@@ -43,8 +45,8 @@ pub(crate) struct Client {
     machine: Machine,
     wire: Option<Wire>,
     session: Option<SessionId>,
-    /// Open operations, by ticket: their place in the history.
-    open: BTreeMap<Ticket, usize>,
+    /// Open requests, by ticket: the place of their first operation in the history, and how many they have there.
+    open: BTreeMap<Ticket, (usize, usize)>,
     calls: Calls,
     double: Double,
     /// Of the session, as a double knows it, and the last number that was used.
@@ -68,6 +70,10 @@ pub(crate) struct Client {
     /// Of watches alone, so that seeds mean what they meant before.
     watch_rng: Chance,
     next_watch: u32,
+    /// Of the newer verbs alone, for the same reason.
+    verb_rng: Chance,
+    /// The creations of znodes that it has seen of late.
+    creations: BTreeMap<Path, Zxid>,
     /// On the present connection: up to where each watch was told, and whether that group goes on.
     told: BTreeMap<u32, (Zxid, bool)>,
     /// The greatest zxid of an answer.
@@ -101,6 +107,8 @@ impl Client {
             values: 0,
             watch_rng: Chance::stream(cx.plan.seed, 50_000 + index as u64),
             next_watch: 1,
+            verb_rng: Chance::stream(cx.plan.seed, 60_000 + index as u64),
+            creations: BTreeMap::new(),
             told: BTreeMap::new(),
             seen: Zxid::ZERO,
         };
@@ -369,9 +377,30 @@ impl Client {
         result: Result<Outcome, Failure>,
         zxid: Zxid,
     ) {
-        let Some(operation) = self.open.remove(&ticket).and_then(|place| operations.get_mut(place)) else {
-            return;
+        let Some((place, count)) = self.open.remove(&ticket) else { return };
+        let results = match result {
+            Ok(Outcome::MultiRead(results)) => {
+                if results.len() != count {
+                    let what = format!("{count} reads were answered {} times", results.len());
+                    cx.ghost.fail("C16 one state", what);
+                }
+                let each = results.into_iter();
+                each.map(|read| read.map(Outcome::Read).map_err(Failure::Refused)).collect()
+            }
+            result => vec![result; count],
         };
+        for (operation, result) in operations.iter_mut().skip(place).zip(results) {
+            self.part_done(cx, operation, result, zxid);
+        }
+    }
+
+    fn part_done(
+        &mut self,
+        cx: &mut Context,
+        operation: &mut Operation,
+        result: Result<Outcome, Failure>,
+        zxid: Zxid,
+    ) {
         operation.session = self.session;
         let answered = zxid != Zxid::ZERO;
         let outcome = match (result, &operation.call) {
@@ -397,15 +426,47 @@ impl Client {
         if outcome.zxid().is_none() {
             operation.session = None;
         }
+        self.note_creations(&operation.call, &outcome);
         returned(cx, operation, outcome);
     }
 
-    fn call_over(&mut self, cx: &mut Context, operations: &mut [Operation], over: Option<Over>) {
-        if let Some(Over { place, outcome }) = over
-            && let Some(operation) = operations.get_mut(place)
-        {
-            cx.stats.count("calls outside of sessions");
+    /// Keeps in mind which creation of a znode it has seen.
+    fn note_creations(&mut self, call: &Call, outcome: &history::Outcome) {
+        let mut note = |path: &Path, stat: &Stat| {
+            self.creations.insert(path.clone(), stat.czxid);
+        };
+        match (call, outcome) {
+            (_, history::Outcome::Written { result: Ok(WriteOutcome::Created { path, stat }), .. }) => {
+                note(path, stat)
+            }
+            (_, history::Outcome::Written { result: Ok(WriteOutcome::Multi(outcomes)), .. }) => {
+                for outcome in outcomes {
+                    if let MultiOutcome::Created { path, stat } = outcome {
+                        note(path, stat);
+                    }
+                }
+            }
+            (Call::Read(read, _), history::Outcome::Read { result: Ok(outcome), .. }) => match outcome {
+                ReadOutcome::Data { stat, .. } | ReadOutcome::Exists { stat: Some(stat) } => {
+                    note(read.path(), stat)
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
+    fn call_over(&mut self, cx: &mut Context, operations: &mut Vec<Operation>, over: Option<Over>) {
+        let Some(Over { place, outcomes, more }) = over else { return };
+        cx.stats.count("calls outside of sessions");
+        for (operation, outcome) in operations.iter_mut().skip(place).zip(outcomes) {
             returned(cx, operation, outcome);
+        }
+        let Some(called) = operations.get(place).map(|operation| operation.called) else { return };
+        for (call, outcome) in more {
+            let mut operation = Operation { called, ..outside(cx, operations.len(), call) };
+            returned(cx, &mut operation, outcome);
+            operations.push(operation);
         }
     }
 
@@ -452,16 +513,15 @@ impl Client {
         if self.rng.per_mille(workload.unary) {
             return self.call(cx, operations);
         }
-        let call = self.invent(cx);
-        let op = match &call {
-            Call::Write(write) => Op::Write(write.clone()),
-            Call::Read(read, level) => Op::Read(read.clone(), *level),
-            Call::Sync => Op::Sync,
-        };
+        let asked = self.invent(cx);
+        if let Asked::Walk(..) = asked {
+            return self.call_for(cx, operations, &asked);
+        }
+        let (op, calls) = (asked.op(), asked.calls());
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        self.open.insert(ticket, operations.len());
-        operations.push(Operation {
+        self.open.insert(ticket, (operations.len(), calls.len()));
+        operations.extend(calls.into_iter().map(|call| Operation {
             client: self.number,
             session: None,
             unary: false,
@@ -470,7 +530,7 @@ impl Client {
             returned: None,
             call,
             outcome: history::Outcome::Unknown,
-        });
+        }));
         let patience = Duration::from_millis(workload.deadline);
         let deadline = (workload.deadline > 0).then(|| self.time(cx) + patience);
         self.machine.handle(self.time(cx), Input::Request { ticket, op, deadline, trace: None });
@@ -497,7 +557,9 @@ impl Client {
             0 => spec.once = true,
             1 => spec.state = StateRule::Always,
             2 if older > 0 => {
-                let at = older - 1 - (rng.below(30) as usize).min(older - 1);
+                // Mostly near; now and then so far back that a node has taken a snapshot since.
+                let back = if rng.per_mille(300) { rng.scale(30, 1_000) } else { rng.below(30) };
+                let at = older - 1 - (back as usize).min(older - 1);
                 spec.from = cx.ghost.committed().get(at).map(|c| c.zxid);
             }
             _ => {}
@@ -528,41 +590,42 @@ impl Client {
 
     /// Asks outside of the session.
     fn call(&mut self, cx: &mut Context, operations: &mut Vec<Operation>) {
-        let mut call = self.invent(cx);
-        match &mut call {
-            Call::Write(write) => persistent(write),
-            Call::Read(_, level @ ReadLevel::Local) if self.rng.per_mille(500) => *level = ReadLevel::Stale,
+        let mut asked = self.invent(cx);
+        match &mut asked {
+            Asked::One(Call::Write(write)) => persistent(write),
+            Asked::One(Call::Read(_, level)) | Asked::Several(_, level) | Asked::Walk(_, level)
+                if *level == ReadLevel::Local && self.rng.per_mille(500) =>
+            {
+                *level = ReadLevel::Stale;
+            }
             _ => {}
         }
+        self.call_for(cx, operations, &asked);
+    }
+
+    fn call_for(&mut self, cx: &mut Context, operations: &mut Vec<Operation>, asked: &Asked) {
         let node = self.rng.index(cx.plan.members.len());
-        let link = self.calls.begin(cx, self.end(), node, &call, operations.len());
         let patience = match cx.plan.workload.deadline {
             0 => 2 * cx.plan.timing.park,
             deadline => deadline,
         };
-        self.schedule(cx, patience * 1_000, ClientEvent::GiveUp { link });
-        // Nothing orders it but time, so each is a client of its own.
-        let client = UNARY + operations.len() as u32;
-        operations.push(Operation {
-            client,
-            session: None,
-            unary: true,
-            node: None,
-            called: cx.now,
-            returned: None,
-            call,
-            outcome: history::Outcome::Unknown,
-        });
+        self.calls.begin(cx, self.end(), (node, patience * 1_000), asked, operations.len());
+        for call in asked.calls() {
+            operations.push(outside(cx, operations.len(), call));
+        }
     }
 
-    fn invent(&mut self, cx: &Context) -> Call {
+    fn invent(&mut self, cx: &Context) -> Asked {
         let workload = cx.plan.workload;
+        if workload.verbs > 0 && self.verb_rng.per_mille(workload.verbs) {
+            return self.invent_newer(cx);
+        }
         if self.rng.per_mille(workload.writes) {
-            return Call::Write(self.invent_write(workload));
+            return Asked::One(Call::Write(self.invent_write(workload)));
         }
         let level = match self.rng.per_mille(workload.fresh).then(|| self.rng.below(10)) {
             None => ReadLevel::Local,
-            Some(0..=2) => return Call::Sync,
+            Some(0..=2) => return Asked::One(Call::Sync),
             // What another client has seen; now and then what no client has seen yet.
             Some(3..=5) => {
                 let ahead = if self.rng.per_mille(100) { self.rng.below(30) } else { 0 };
@@ -576,7 +639,102 @@ impl Client {
             1 => Read::Children { path, page: Page::default() },
             _ => Read::Get { path },
         };
-        Call::Read(read, level)
+        Asked::One(Call::Read(read, level))
+    }
+
+    /// Of the verbs that are newer than the other ones.
+    fn invent_newer(&mut self, cx: &Context) -> Asked {
+        let workload = cx.plan.workload;
+        let path = self.path(workload);
+        let expected = self.expected(&path);
+        if self.verb_rng.per_mille(500) {
+            let level = match self.verb_rng.below(4) {
+                0 => ReadLevel::Linearizable,
+                1 => ReadLevel::AtLeast(cx.seen),
+                _ => ReadLevel::Local,
+            };
+            return match self.verb_rng.below(3) {
+                0 => Asked::One(Call::Read(self.question(path), level)),
+                1 => {
+                    let reads = (0..self.verb_rng.between(1, 4)).map(|_| {
+                        let path = self.path(workload);
+                        match self.verb_rng.below(3) {
+                            0 => Read::Exists { path },
+                            1 => Read::Children { path, page: Page::default() },
+                            _ => Read::Get { path },
+                        }
+                    });
+                    Asked::Several(reads.collect(), level)
+                }
+                _ => {
+                    let path = if self.verb_rng.per_mille(300) { Path::root() } else { path };
+                    let (max_depth, with_data) =
+                        (self.verb_rng.below(3) as u32, self.verb_rng.per_mille(500));
+                    Asked::Walk(Walk { path, max_depth, with_data }, level)
+                }
+            };
+        }
+        let write = match self.verb_rng.below(6) {
+            0 => {
+                let max_znodes = self.verb_rng.below(4) as u32;
+                let keep_root = self.verb_rng.per_mille(500);
+                Write::DeleteTree(DeleteTree { path, version: expected, keep_root, max_znodes })
+            }
+            1 => Write::SetQuota { path, quota: self.quota() },
+            2 => Write::Set { path, data: Some(self.value(workload)), version: expected },
+            3 => Write::Delete { path, version: expected },
+            4 => Write::SetAcl { path, acl: list(self.verb_rng.below(3)), aversion: expected },
+            _ => {
+                let parts = (0..self.verb_rng.between(1, 3)).map(|_| {
+                    let path = self.path(workload);
+                    let version = self.expected(&path);
+                    match self.verb_rng.below(4) {
+                        0 => MultiOp::CheckAbsent { path },
+                        1 => MultiOp::Check { path, version },
+                        2 => MultiOp::Delete { path, version },
+                        _ => MultiOp::Set { path, data: Some(self.value(workload)), version },
+                    }
+                });
+                let mut parts: Vec<MultiOp> = parts.collect();
+                parts.push(self.part(workload));
+                Write::Multi(parts)
+            }
+        };
+        Asked::One(Call::Write(write))
+    }
+
+    fn question(&mut self, path: Path) -> Read {
+        match self.verb_rng.below(4) {
+            0 => Read::Count { path },
+            1 => Read::Acl { path },
+            2 => Read::Quotas { path, page: Page::default() },
+            _ => {
+                let look = if self.verb_rng.per_mille(500) { Look::Stat } else { Look::Data };
+                let size = self.verb_rng.below(3) as u32;
+                Read::Children { path, page: Page { size, look, ..Page::default() } }
+            }
+        }
+    }
+
+    /// The creation that it has seen last, or another one; with a version or without.
+    fn expected(&mut self, path: &Path) -> Option<Expected> {
+        let seen = self.creations.get(path).copied().unwrap_or(self.seen);
+        let czxid = if self.verb_rng.per_mille(800) { seen } else { Zxid(seen.0 + 1) };
+        match self.verb_rng.below(4) {
+            0 => None,
+            1 => Some(Expected::Both { version: self.verb_rng.below(3) as i32, czxid }),
+            _ => Some(Expected::Czxid(czxid)),
+        }
+    }
+
+    /// So small that some writes are refused; now and then none.
+    fn quota(&mut self) -> Quota {
+        let rng = &mut self.verb_rng;
+        let mut bounds = || Bounds {
+            znodes: rng.per_mille(500).then(|| rng.below(5)),
+            bytes: rng.per_mille(500).then(|| rng.below(1_000)),
+        };
+        Quota { soft: bounds(), hard: bounds() }
     }
 
     fn invent_write(&mut self, workload: Workload) -> Write {
@@ -688,6 +846,20 @@ fn machine(cx: &Context, rng: &mut Chance) -> Machine {
         ..Config::default()
     };
     Machine::new(config, rng.draw())
+}
+
+/// An operation outside of any session, the next of the history. Nothing orders it but time, so each is a client of its own.
+fn outside(cx: &Context, place: usize, call: Call) -> Operation {
+    Operation {
+        client: UNARY + place as u32,
+        session: None,
+        unary: true,
+        node: None,
+        called: cx.now,
+        returned: None,
+        call,
+        outcome: history::Outcome::Unknown,
+    }
 }
 
 /// Writes down what came of an operation.

@@ -4,6 +4,7 @@
 //! A [`Plan`] is a run as data, [`draw`] makes one from a seed, [`run`] carries it out. The same plan gives the same
 //! run, event by event.
 
+mod asked;
 mod calls;
 mod client;
 mod context;

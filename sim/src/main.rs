@@ -36,7 +36,7 @@ fn main() -> ExitCode {
 fn carry_out(args: &Args) -> anyhow::Result<bool> {
     #[cfg(feature = "mutants")]
     if let Some(name) = args.mutant.as_deref().filter(|_| !args.mutants) {
-        let named = api::mutants::Mutant::ALL.iter().copied().find(|m| m.name() == name);
+        let named = api::mutants::Mutant::named(name);
         anyhow::ensure!(named.is_some(), "there is no mutant {name}; --mutants lists them");
         api::mutants::plant(named);
     }

@@ -138,6 +138,9 @@ pub struct Workload {
     /// Share of clients that acknowledge no result as long as there are faults, of 1,000.
     #[serde(default)]
     pub mute: u64,
+    /// Share of requests with one of the newer verbs: subtrees, quotas, several reads at once, walks, conditions by creation, of 1,000.
+    #[serde(default)]
+    pub verbs: u64,
 }
 
 /// Something that goes wrong.
@@ -291,6 +294,23 @@ impl Plan {
         (self.seed & 1) * 500
     }
 
+    /// How many changes a node keeps for watches. In some runs so few that clients that come back find that they do not reach back to
+    /// where they were, and in some of those hardly any.
+    #[must_use]
+    pub fn history_entries(&self) -> usize {
+        match (self.seed.is_multiple_of(3), self.takes_slowly()) {
+            (_, true) => 4,
+            (true, _) => 48,
+            _ => 1 << 20,
+        }
+    }
+
+    /// Whether every other client takes what it is sent slowly, so that it falls behind its watches.
+    #[must_use]
+    pub fn takes_slowly(&self) -> bool {
+        self.seed.is_multiple_of(6)
+    }
+
     /// Time between two checks of the stores' states, in microseconds: as in production, or so short that they compare what has
     /// flipped before the run ends.
     #[must_use]
@@ -344,6 +364,7 @@ impl Plan {
                 large: 0,
                 long: 0,
                 mute: 0,
+                verbs: 0,
             },
             faults: Vec::new(),
             reckless: false,

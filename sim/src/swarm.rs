@@ -51,6 +51,7 @@ pub fn draw(seed: u64) -> Plan {
     // From a sequence of its own, so that what a seed meant before it means still.
     upgrades(&mut Chance::stream(seed, 7), &mut plan);
     state_flips(&mut Chance::stream(seed, 8), &mut plan);
+    newer_verbs(&mut Chance::stream(seed, 9), &mut plan);
     plan
 }
 
@@ -75,6 +76,13 @@ fn upgrades(rng: &mut Chance, plan: &mut Plan) {
     }
     plan.faults.extend(more);
     plan.faults.sort_by_key(|fault| fault.at);
+}
+
+/// In some runs clients use the newer verbs. Not in all: the search without zxids knows little of znodes that a subtree took along.
+fn newer_verbs(rng: &mut Chance, plan: &mut Plan) {
+    if rng.per_mille(350) {
+        plan.workload.verbs = rng.scale(20, 500);
+    }
 }
 
 /// In some runs bits flip in the states of stores, early enough to be found.
@@ -182,6 +190,7 @@ fn workload(rng: &mut Chance) -> Workload {
         large: 0,
         long: if rng.per_mille(60) { rng.scale(5, 300) } else { 0 },
         mute: if rng.per_mille(100) { rng.between(100, 1_000) } else { 0 },
+        verbs: 0,
     }
 }
 

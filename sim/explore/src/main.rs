@@ -26,6 +26,9 @@ struct Args {
     /// ZAB: where the servers stand at first
     #[arg(long, value_enum, default_value_t)]
     start: zab::Start,
+    /// ZAB: commits wait for a proposal to go along with
+    #[arg(long)]
+    late_commits: bool,
     /// ZAB: plant a bug
     #[arg(long, value_enum, default_value_t)]
     fault: zab::Fault,
@@ -70,8 +73,8 @@ impl Args {
     }
 
     fn zab(&self) -> zab::Setup {
-        let &Args { servers: voters, observers, start, bounds, fault, .. } = self;
-        zab::Setup { voters, observers, start, bounds, fault }
+        let &Args { servers: voters, observers, start, bounds, late_commits, fault, .. } = self;
+        zab::Setup { voters, observers, start, bounds, late_commits, fault }
     }
 
     fn election(&self) -> election::Setup {

@@ -66,6 +66,14 @@ fn zabs() -> Vec<(&'static str, zab::Setup)> {
             zab::Setup { start: Start::Behind, bounds: Bounds { crashes: 0, damages: 1, ..bounds }, ..three },
         ),
         (
+            "commits wait for proposals, 1 election, 1 crash, 2 writes",
+            zab::Setup { late_commits: true, bounds: Bounds { elections: 1, writes: 2, ..bounds }, ..three },
+        ),
+        (
+            "commits wait for proposals, 2 elections, 2 writes",
+            zab::Setup { late_commits: true, bounds: Bounds { crashes: 0, writes: 2, ..bounds }, ..three },
+        ),
+        (
             "an observer, 1 election, 1 crash, 1 write",
             zab::Setup { observers: 1, bounds: Bounds { elections: 1, ..bounds }, ..three },
         ),

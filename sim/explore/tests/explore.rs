@@ -101,6 +101,19 @@ fn a_truncation_that_the_disk_ignores_is_found() {
     assert!(trace.iter().any(|line| line.contains("TRUNC")), "{trace:#?}");
 }
 
+/// A commit that waits leaves with the next proposal, or when it has waited for long enough.
+#[test]
+fn commits_that_wait_for_proposals_close() {
+    let bounds = Bounds { crashes: 0, writes: 2, ..SMALL };
+    let late = zab::Setup { late_commits: true, ..of_three(bounds, zab::Fault::None) };
+    let (report, at_once) = (zab(late), zab(zab::Setup { late_commits: false, ..late }));
+    assert_closed(&report, 10_000);
+    assert_ne!(report.states, at_once.states, "no commit waited");
+    let (what, trace) = violation(zab(zab::Setup { fault: zab::Fault::CommitRidesAhead, ..late }));
+    assert!(what.contains("I11"), "{what}");
+    assert!(trace.iter().any(|line| line.contains(", COMMIT")), "{trace:#?}");
+}
+
 #[test]
 fn an_observer_that_counts_is_found() {
     // Beside two voters: of three, an observer more would not make a quorum of its own.

@@ -13,7 +13,7 @@ use store_core::State;
 use store_core::server::Committed;
 
 pub(crate) use self::disks::Shadow;
-use self::states::Flip;
+use self::states::{Checks, Flip};
 use crate::plan::Plan;
 use crate::watchers::Watchers;
 
@@ -38,8 +38,7 @@ pub(crate) struct Ghost {
     pub(crate) reaped: u64,
     /// The state after each of them, as a digest.
     digests: Vec<u64>,
-    /// The checks in C: each with the entry of which it tells the digest.
-    checks: Vec<(Zxid, Zxid)>,
+    checks: Checks,
     flips: BTreeMap<PeerId, Flip>,
     state: State,
     /// The servers that ever promised an epoch.
@@ -90,7 +89,7 @@ impl Ghost {
             container_unused_ms: plan.container_unused_ms(),
             reaped: 0,
             digests: Vec::new(),
-            checks: Vec::new(),
+            checks: Checks::default(),
             flips: BTreeMap::new(),
             state: State::default(),
             promised: BTreeMap::new(),

@@ -22,6 +22,30 @@ pub(super) struct Flip {
     healed: Option<Zxid>,
 }
 
+/// The checks in C.
+#[derive(Default, Debug)]
+pub(super) struct Checks {
+    last: Zxid,
+    /// Those by which a store compares its state: each with the entry behind which it tells the digest.
+    compared: Vec<(Zxid, Zxid)>,
+}
+
+impl Checks {
+    /// A check is committed. A store keeps one digest, behind the last check: it compares only if this check tells that one. After a
+    /// change of the leader two checks may tell the digest behind the same one, and no store compares at the second.
+    fn committed(&mut self, zxid: Zxid, of: Zxid) {
+        if of == self.last {
+            self.compared.push((zxid, of));
+        }
+        self.last = zxid;
+    }
+
+    /// A check by which a store that has applied `zxid` has found that its state changed behind `behind`.
+    fn shows(&self, behind: Zxid, zxid: Zxid) -> Option<(Zxid, Zxid)> {
+        self.compared.iter().copied().find(|&(check, of)| of > behind && check <= zxid)
+    }
+}
+
 impl Ghost {
     pub(super) fn apply(&mut self, zxid: Zxid, time_ms: i64, command: &Command) {
         let before = match command.body {
@@ -57,8 +81,8 @@ impl Ghost {
 
     /// A check in the log says that the state of its leader had this digest behind `of` (I15).
     fn check_digest(&mut self, zxid: Zxid, of: Zxid, digest: u64) {
+        self.checks.committed(zxid, of);
         let Some(place) = self.ledger.place(of) else { return };
-        self.checks.push((zxid, of));
         let ours = self.digests[place];
         self.check(ours == digest, "I15 state determinism", || {
             format!("the check {zxid} says {digest:#x} of {of}, not {ours:#x}")
@@ -186,8 +210,7 @@ impl Ghost {
             return;
         }
         // The store compared what it had behind `of` when it applied the check.
-        let behind = flip.behind;
-        let missed = self.checks.iter().find(|&&(check, of)| of > behind && check <= zxid);
+        let missed = self.checks.shows(flip.behind, zxid);
         let what = missed.map(|(check, of)| {
             format!("node {node} goes on with another state, which the check {check} of {of} shows")
         });
@@ -201,5 +224,30 @@ impl Ghost {
         self.check(holds, "I15 state determinism", || {
             format!("behind {at} the digest of node {node} is {own:#x}, the leader's {leaders:#x}")
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::Epoch;
+
+    use super::*;
+
+    /// Found by seed 225 under `ConfirmedWithoutRound`.
+    #[test]
+    fn a_store_compares_only_at_a_check_that_follows_the_one_whose_digest_it_tells() {
+        let at = |counter| Zxid::new(Epoch(3), counter);
+        let mut checks = Checks::default();
+        checks.committed(at(10), Zxid::ZERO);
+        // Two leaders, and neither had applied the check of the other.
+        checks.committed(at(20), at(10));
+        checks.committed(at(30), at(10));
+        checks.committed(at(40), at(20));
+        checks.committed(at(50), at(40));
+        assert_eq!(checks.shows(at(5), at(20)), Some((at(20), at(10))));
+        // What changed behind 10 is in the digests behind 20 and 30. No check tells the latter, and a store has forgotten the former.
+        assert_eq!(checks.shows(at(15), at(49)), None);
+        assert_eq!(checks.shows(at(15), at(50)), Some((at(50), at(40))));
+        assert_eq!(checks.shows(at(45), at(60)), None);
     }
 }

@@ -289,8 +289,7 @@ impl Node {
             session_timeout_min: Duration::from_millis(500),
             park: Duration::from_millis(timing.park),
             catch_up: Duration::from_millis(timing.park / 2),
-            // In some runs, clients that come back find that it does not reach back to where they were.
-            history_entries: if cx.plan.seed.is_multiple_of(3) { 48 } else { 1 << 20 },
+            history_entries: cx.plan.history_entries(),
             check_interval: Duration::from_micros(cx.plan.check_interval_us()),
             reap_interval: Duration::from_millis(200),
             container_unused: Duration::from_millis(cx.plan.container_unused_ms()),

@@ -236,8 +236,10 @@ impl Node {
                     cx.send(conn.0, me, Packet::Items(items));
                     let waits = store.undrained.entry(conn.0).or_default();
                     *waits += bytes;
-                    // Every other client is slow: what it was sent is taken when it says something, or when it is much.
-                    if conn.0.is_multiple_of(2) || *waits >= SLOW {
+                    // Every other client is slow: what it was sent is taken when it says something, or when it is much; in some runs
+                    // only now and then.
+                    let most = if cx.plan.takes_slowly() { 16 * SLOW } else { SLOW };
+                    if conn.0.is_multiple_of(2) || cx.healed || *waits >= most {
                         let bytes = std::mem::take(waits);
                         store.shell.server.handle(now, Input::Drained { conn, bytes });
                     }
@@ -345,10 +347,32 @@ impl Node {
         acked: WriteNumber,
         requests: Vec<session::Request>,
     ) {
-        let conn = ConnId(link);
+        if cx.healed || !cx.plan.takes_slowly() {
+            self.client_takes(cx, link);
+        }
+        self.tell_store(cx, Input::Requests { conn: ConnId(link), acked, requests });
+    }
+
+    /// A client takes all that it was sent.
+    fn client_takes(&mut self, cx: &mut Context, link: LinkId) {
         let bytes = self.up.as_mut().and_then(|process| process.store.undrained.remove(&link));
-        bytes.into_iter().for_each(|bytes| self.tell_store(cx, Input::Drained { conn, bytes }));
-        self.tell_store(cx, Input::Requests { conn, acked, requests });
+        if let Some(bytes) = bytes {
+            self.tell_store(cx, Input::Drained { conn: ConnId(link), bytes });
+        }
+    }
+
+    /// In some runs slow clients take something only now and then.
+    fn slow_clients(&mut self, cx: &mut Context) {
+        if !cx.plan.takes_slowly() {
+            return;
+        }
+        let links: Vec<LinkId> =
+            self.up.iter().flat_map(|process| process.store.undrained.keys().copied()).collect();
+        for link in links {
+            if cx.healed || cx.rng.per_mille(200) {
+                self.client_takes(cx, link);
+            }
+        }
     }
 
     pub(super) fn client_calls(&mut self, cx: &mut Context, link: LinkId, op: session::Op) {
@@ -380,6 +404,7 @@ impl Node {
     pub(super) fn keep(&mut self, cx: &mut Context) {
         let at = cx.now + super::KEEP_EVERY;
         self.schedule(cx, at, NodeEvent::Keep);
+        self.slow_clients(cx);
         let restorable = self.can_restore();
         let Some(process) = &mut self.up else { return };
         let store = &mut process.store;

@@ -21,6 +21,8 @@ pub enum Fault {
     TruncIgnored,
     /// The cores take the observer for a voter.
     ObserverCounts,
+    /// A commit that a proposal takes along covers the proposal, too.
+    CommitRidesAhead,
 }
 
 impl Fault {

@@ -26,7 +26,7 @@ pub use fault::Fault;
 use self::bounds::Left;
 use self::disk::Stored;
 use self::net::{Net, peer};
-use self::server::{Effect, Event, LIMIT, Messages, PATIENCE, Server, Turn};
+use self::server::{COMMIT_WAITS, Effect, Event, LIMIT, Messages, PATIENCE, Server, Turn};
 use crate::engine::Model;
 use crate::hash::FastMap;
 use crate::pool::Pool;
@@ -67,6 +67,8 @@ pub struct Setup {
     pub start: Start,
     /// The budgets of events.
     pub bounds: Bounds,
+    /// Commits wait for a proposal to go along with, up to a time that may be over at any moment. Otherwise each leaves at once.
+    pub late_commits: bool,
     /// A planted bug.
     pub fault: Fault,
 }
@@ -75,7 +77,14 @@ impl Setup {
     /// Voters with empty disks, to which nothing happens.
     #[must_use]
     pub const fn of_voters(voters: usize) -> Setup {
-        Setup { voters, observers: 0, start: Start::Fresh, bounds: Bounds::NONE, fault: Fault::None }
+        Setup {
+            voters,
+            observers: 0,
+            start: Start::Fresh,
+            bounds: Bounds::NONE,
+            late_commits: false,
+            fault: Fault::None,
+        }
     }
 }
 
@@ -108,6 +117,8 @@ pub enum Action {
     Leave(usize),
     /// A server loses patience.
     GiveUp(usize),
+    /// A leader sends a commit that has waited for a proposal.
+    CommitDue(usize),
     /// The store of a server submits a write.
     Submit(usize),
     /// The store of a server requests a barrier.
@@ -136,6 +147,7 @@ struct Facts {
     committed: Zxid,
     role: Role,
     serving: bool,
+    commit_waits: bool,
     torn: usize,
 }
 
@@ -191,7 +203,7 @@ impl Zab {
             init_limit: LIMIT,
             sync_limit: LIMIT,
             ping_interval: LIMIT,
-            commit_delay: Duration::ZERO,
+            commit_delay: if setup.late_commits { COMMIT_WAITS } else { Duration::ZERO },
             park_limit: PATIENCE,
             requests_max: 16,
             request_bytes_max: 1024,
@@ -240,6 +252,7 @@ impl Zab {
                 committed: status.committed,
                 role: status.role,
                 serving: status.serving,
+                commit_waits: server.commit_waits(),
                 torn: server.disk.torn(),
             }));
         }
@@ -360,6 +373,7 @@ impl Zab {
                 world.left.of.timeouts -= 1;
                 self.happen(world, i, Event::GiveUp)
             }
+            Action::CommitDue(i) => self.happen(world, i, Event::CommitDue),
             Action::Submit(i) => {
                 world.left.of.writes -= 1;
                 let ticket = Ticket(world.ghost.submissions() as u64 + 1);

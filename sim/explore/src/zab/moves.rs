@@ -6,7 +6,7 @@ use super::bounds::Left;
 use super::{Action, NET, Start, State, Zab};
 
 impl Zab {
-    /// Events of connections and disks.
+    /// Events of connections and disks, and commits that wait no longer.
     pub(super) fn deliveries(&self, state: &State, into: &mut Vec<Action>) {
         let net = self.nets.get(state[NET]);
         for link in &net.links {
@@ -26,6 +26,9 @@ impl Zab {
         for i in 0..self.count() {
             if !self.server(state, i).disk.queue.is_empty() {
                 into.push(Action::Disk(i));
+            }
+            if self.facts(state, i).commit_waits {
+                into.push(Action::CommitDue(i));
             }
         }
     }

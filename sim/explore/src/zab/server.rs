@@ -19,6 +19,10 @@ use crate::pool::Pool;
 const STILL: Now = Now { mono: Time(0), wall_ms: 0 };
 /// When a time-out is to fire, the clock shows this for one moment: later than every limit of the core.
 const LATE: Now = Now { mono: Time(7_200_000_000), wall_ms: 0 };
+/// How long a commit waits for a proposal, where it waits: shorter than every other limit.
+pub(crate) const COMMIT_WAITS: Duration = Duration::from_secs(1);
+/// When that is over, the clock shows this for one moment.
+const COMMIT_DUE: Now = Now { mono: Time(1_000_000), wall_ms: 0 };
 /// Shorter than [`LATE`].
 pub(crate) const LIMIT: Duration = Duration::from_secs(3600);
 /// Longer than [`LATE`]: requests are never refused for waiting.
@@ -64,6 +68,8 @@ pub(crate) enum Event {
     Leave,
     /// It has waited for too long, for anything.
     GiveUp,
+    /// As a leader it has waited for long enough to send a commit along with a proposal.
+    CommitDue,
     Submit(Ticket),
     Barrier(Ticket),
     SaveSnapshot,
@@ -99,6 +105,11 @@ impl Server {
         let applied = stored.base;
         let core = Zab::new(config, durable);
         Ok(Server { core, disk: Disk { stored, ..Disk::default() }, electing: false, applied })
+    }
+
+    /// Whether a commit waits for a proposal to go along with.
+    pub(crate) fn commit_waits(&self) -> bool {
+        self.core.status().role == Role::Leading && self.core.next_timeout() == Some(COMMIT_DUE.mono)
     }
 }
 
@@ -176,6 +187,10 @@ impl<'a> Turn<'a> {
             Event::Leave => self.input(Input::Leave),
             Event::GiveUp => {
                 self.input_at(LATE, Input::Timeout)?;
+                self.input(Input::Disconnected { conn: NO_CONN })
+            }
+            Event::CommitDue => {
+                self.input_at(COMMIT_DUE, Input::Timeout)?;
                 self.input(Input::Disconnected { conn: NO_CONN })
             }
             Event::Submit(ticket) => {
@@ -328,6 +343,10 @@ impl<'a> Turn<'a> {
         if entries.last().map(|e| e.zxid) != Some(upto) {
             return Err(format!("I14: sends {upto}, which is not in the log"));
         }
+        let commit = match self.fault {
+            Fault::CommitRidesAhead => commit.map(|_| upto),
+            _ => commit,
+        };
         let message = ToLearner::Propose { prev: after, entries, commit };
         self.send_down(conn, Down::Message(message));
         Ok(())

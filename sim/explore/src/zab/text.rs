@@ -59,6 +59,7 @@ pub(crate) fn event(
         }
         Action::Leave(i) => format!("{} is about to stop", peer(i)),
         Action::GiveUp(i) => format!("{} loses patience", peer(i)),
+        Action::CommitDue(i) => format!("{} sends the commit that waits for a proposal", peer(i)),
         Action::Submit(i) => {
             format!("the store of {} submits a write ({} left)", peer(i), left.of.writes - 1)
         }

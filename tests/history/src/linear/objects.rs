@@ -28,6 +28,8 @@ pub(super) fn divide(history: &History) -> (Vec<Part>, usize) {
         match (&operation.call, &operation.outcome) {
             // Neither changes anything, nor says anything of one znode.
             (Call::Sync, _) | (_, Outcome::Refused(_)) | (Call::Read(..), Outcome::Unknown) => {}
+            // It is there before anybody creates it.
+            (Call::Read(read, _), _) if read.path().is_root() => skipped += 1,
             (Call::Read(Read::Children { .. } | Read::Count { .. } | Read::Quotas { .. }, _), _) => {
                 skipped += 1
             }

@@ -143,6 +143,16 @@ fn a_read_from_a_state_that_never_was_is_found() {
     }
 }
 
+/// Found by seed 8, when clients of the simulator began to walk through the whole tree.
+#[test]
+fn the_root_is_there_without_a_create() {
+    let outcome =
+        Outcome::Read { zxid: z(1), result: Ok(ReadOutcome::Exists { stat: Some(Stat::default()) }) };
+    let read = Call::Read(Read::Exists { path: Path::root() }, ReadLevel::Linearizable);
+    let history = History { operations: vec![operation(0, read, outcome)] };
+    assert_eq!(rule(check_linearizable(&history, STEPS_MAX)), None);
+}
+
 #[test]
 fn a_read_at_least_as_new_as_asked_is() {
     let outcome = Outcome::Read { zxid: z(3), result: Err(OpError::NoNode(path("/a"))) };
