@@ -21,8 +21,9 @@ async fn main() {
         made.await.unwrap();
     }
     let reader = Client::connect([endpoint], Options::default()).await.unwrap();
-    let (mut events, before) = (reader.events(), reader.session());
     reader.create("/lock", "", CreateMode::EPHEMERAL).await.unwrap();
+    // Behind the event that it is open.
+    let (mut events, before) = (reader.events(), reader.session());
     let set = Write::Set { path: Path::new("/large").unwrap(), data: Some("x".into()), version: None };
     let write = reader.submit(set).await;
     println!("listed: {}", reader.children("/large").await.unwrap().0.len());

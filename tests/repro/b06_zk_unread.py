@@ -9,7 +9,7 @@ def unread(port, body):
         some = []
         for _ in range(24):
             try:
-                zk = Zk(port, 30000, buffer=2048); some.append(zk)
+                zk = Zk(port, 30000, source="127.0.0.2", buffer=2048); some.append(zk)
                 zk.s.settimeout(0.2)
                 for n in range(1, 2000): zk.s.sendall(body(n))
             except OSError: pass
@@ -40,8 +40,8 @@ def main(dir):
                 one = client(unread, target, body)
                 for i in range(14): time.sleep(1); quorate("set", "/w", str(i), at=node)
                 gone([one])
-            others.check(f"{where}, {kind}: others")
-            zk.check("ZooKeeper's")
+            others.check(f"{where}, {kind}")
+            zk.check(f"{where}, {kind}")
             time.sleep(1)
 
 if __name__ == "__main__": script(main)

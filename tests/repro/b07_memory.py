@@ -68,7 +68,7 @@ def main(dir):
             one = client(again, KINDS[kind], node.ports.client)
             time.sleep(20)
         gone([one])
-        others.check(f"{kind}: others")
+        others.check(kind)
         node.stop()
 
 if __name__ == "__main__": script(main)

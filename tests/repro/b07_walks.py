@@ -37,7 +37,7 @@ def main(dir):
             for i in range(15):
                 time.sleep(1); quorate("set", f"/c/{i:07d}", "x" * 1000, at=node)
             gone(some)
-        others.check(f"{kind}: others")
+        others.check(kind)
         good = Conn(node.ports.client)
         def walks():
             stream = good.open("Walk"); good.message(stream, about("/c"), end=True)

@@ -9,7 +9,7 @@ def asks(port, body):
     def one():
         while True:
             try:
-                zk = Zk(port, 30000); threading.Thread(target=drains, args=(zk,), daemon=True).start()
+                zk = Zk(port, 30000, source="127.0.0.2"); threading.Thread(target=drains, args=(zk,), daemon=True).start()
                 n = 0
                 while True: n += 1; zk.s.sendall(request(n, *body)); time.sleep(0.01)
             except OSError: time.sleep(0.1)
@@ -47,8 +47,8 @@ def main(dir):
                 one = client(asks, target, body)
                 time.sleep(8)
                 gone([one])
-            others.check(f"{where}, {kind}: others")
-            zk.check("ZooKeeper's")
+            others.check(f"{where}, {kind}")
+            zk.check(f"{where}, {kind}")
             time.sleep(1)
 
 if __name__ == "__main__": script(main)

@@ -82,13 +82,13 @@ def main(dir):
         node, = ensemble(f"{dir}/{kind}")
         fill(node.ports.client, "/f", 1, 1000000)
         fill(node.ports.client, "/c", 20000)
-        fill(node.ports.client, "/d", 60, 1000000)
+        fill(node.ports.client, "/d", 60, 900000)
         fill(node.ports.client, "/s", 9000, 100)
         with Others(node) as others:
             one = client(KINDS[kind], node.ports.client)
             time.sleep(12)
             gone([one])
-        others.check(f"{kind}: others")
+        others.check(kind)
         node.stop()
 
 if __name__ == "__main__": script(main)

@@ -13,7 +13,7 @@ def main(dir):
     longest = float("".join(c for c in words.split()[0] if c.isdigit() or c == ".")) * {"s,": 1, "ms,": 0.001, "µs,": 1e-6}[
         "".join(c for c in words.split()[0] if not (c.isdigit() or c == "."))]
     at_most("another session's longest wait", longest, 0.2, " s")
-    note(f"half of them {words.split('half the time ')[1].split(';')[0]}")
+    note("median", words.split("half the time ")[1].split(";")[0])
     holds("its session of 2 s lives", "its session lives" in p.stdout)
     at_most("memory", max(n.memory_of("VmHWM") for n in nodes), 1024, " MiB")
 

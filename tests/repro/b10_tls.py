@@ -51,10 +51,10 @@ def main(dir):
                 time.sleep(8)
                 if len(how) == 1 and source == "127.0.0.2":
                     nodes[2].stop(); nodes[2].start()
-                    at_most(f"{kind}: a restarted node is ready in", all_ready([nodes[2]], 60), 15, " s")
+                    at_most("a restarted node is ready in", all_ready([nodes[2]], 60), 15, " s", kind)
                 gone(some)
-            others.check(f"{kind} from {'the same' if source == '127.0.0.1' else 'another'} address: others")
-            zk.check("ZooKeeper's")
+            case = f"{kind} from {'the same' if source == '127.0.0.1' else 'another'} address"
+            others.check(case); zk.check(case)
             all_ready(nodes)
             time.sleep(5)
 

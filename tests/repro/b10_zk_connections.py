@@ -1,5 +1,5 @@
 """The ZooKeeper port, of a node and of `quorate gateway`: connections that never speak, that send half a frame, that open sessions and vanish, as fast
-as they can."""
+as they can. They come from another address than the other clients: sessions have a rate for each."""
 from cluster import *
 from rawzk import *
 
@@ -8,7 +8,7 @@ def floods(port, say, per_round=200, hold=True):
     while True:
         for _ in range(per_round):
             try:
-                s = socket.create_connection(("127.0.0.1", port), 1)
+                s = socket.create_connection(("127.0.0.1", port), 1, ("127.0.0.2", 0))
                 if say: s.sendall(say)
                 if hold: held.append(s)
                 else: s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)); s.close()
@@ -39,8 +39,8 @@ def main(dir):
                 one = client(floods, target, say, 200, hold)
                 time.sleep(6)
                 gone([one])
-            others.check(f"{where}, {kind}: others")
-            zk.check("ZooKeeper's")
+            others.check(f"{where}, {kind}")
+            zk.check(f"{where}, {kind}")
             holds("the process lives", apart.alive())
             time.sleep(1)
 

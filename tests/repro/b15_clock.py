@@ -24,7 +24,7 @@ def main(dir):
     for node in nodes: node.stop()
     node, = ensemble(dir + "/one")
     node.stop(); node.start(fake); all_ready([node]); done("create", "/ahead", "", at=node)
-    note(f"of one, with the wrong clock: {years_ahead('/ahead', node):.1f} years ahead")
+    note("of one, with the wrong clock: years ahead", f"{years_ahead('/ahead', node):.1f}")
     node.stop(); node.start(); all_ready([node]); done("create", "/after", "", at=node)
     at_most("with the right clock again: ahead", abs(years_ahead("/after", node)), 0.001, " years")
 

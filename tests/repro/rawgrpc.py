@@ -241,7 +241,7 @@ def fill(port, parent, count, size=0, name=lambda i: f"{i:07d}"):
     """Makes `count` children of `parent`, with data of `size` bytes; the parent too."""
     session = Session(port, 30000)
     session.write(CREATE, about(parent))
-    each = max(1, min(500, (3 << 20) // (size + len(name(0)) + len(parent) + 32)))
+    each = max(1, min(500, (3 << 20) // (len(name(0)) + len(parent) + 32), (1 << 20) // (size + 1)))
     for first in range(0, count, each):
         parts = (f_bytes(1, f_bytes(1, about(f"{parent}/{name(i)}") + (f_bytes(2, b"d" * size) if size else b"")))
                  for i in range(first, min(count, first + each)))

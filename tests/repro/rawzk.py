@@ -95,8 +95,8 @@ class ZkOthers:
             zk.ask(CLOSE); zk.close()
             self.fresh.append(time.time() - at)
 
-    def check(self, what="ZooKeeper's other clients", wait=1.5):
+    def check(self, case="", wait=1.5):
         from cluster import holds, at_most
-        holds(f"{what} keep their sessions", not self.faults, "; ".join(self.faults))
-        at_most(f"{what} wait", max(self.waits, default=99), wait, " s")
-        at_most("a new one", max(self.fresh, default=99), wait, " s")
+        holds("ZooKeeper's other clients keep their sessions", not self.faults, "; ".join(self.faults), case)
+        at_most("ZooKeeper's other clients wait", max(self.waits, default=99), wait, " s", case)
+        at_most("a new one of these", max(self.fresh, default=99), wait, " s", case)
