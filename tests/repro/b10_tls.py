@@ -44,6 +44,8 @@ def main(dir):
     for source in ("127.0.0.2", "127.0.0.1"):
         for kind, how in kinds.items():
             if sys.argv[1:] and kind not in sys.argv[1:]: continue
+            # One address has 16 handshakes under way; others of it wait for these (docs/security.md, S1).
+            if source == "127.0.0.1" and kind == "a ClientHello, then silence": continue
             ports = [first.ports.client, first.ports.zookeeper]
             if len(how) == 1: ports += [n.ports.quorum for n in nodes] + [n.ports.election for n in nodes]
             with Others(first, tls=trusting(ca)) as others, ZkOthers(first.ports.zookeeper, tls=trusting(ca, alpn=False)) as zk:
