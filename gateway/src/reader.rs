@@ -80,7 +80,8 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
                     return Ok(End::Broken);
                 };
                 self.stats.received(1);
-                let plan = match zk_jute::Request::decode(header, from) {
+                let parts = self.limits.multi_parts as usize;
+                let plan = match zk_jute::Request::decode_bounded(header, from, parts) {
                     Ok(request) => translate::plan(request, &mut self.who, &self.ledger.watches, self.limits),
                     Err(e) => translate::bad(e),
                 };
@@ -170,7 +171,10 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
 
     async fn receive(&mut self) -> Received {
         // All received requests are submitted.
-        self.charge = None;
+        if self.charge.take().is_some() {
+            // A large frame is work enough for a turn: other connections have the same thread.
+            tokio::task::yield_now().await;
+        }
         self.frames.release();
         receive(&mut self.stream, &mut self.frames, &self.share, &mut self.charge).await
     }

@@ -45,6 +45,8 @@ pub(crate) fn bad(bad: Bad) -> Plan {
         // As in ZooKeeper 3.9.
         Bad::Unknown(_) => Plan::fixed(Fixed { zxid: Some(-1), ..Fixed::last(Code::UNIMPLEMENTED) }),
         Bad::Malformed(..) => Plan::error(Code::MARSHALLING_ERROR),
+        // As the store answers it.
+        Bad::TooMany(_) => Plan::error(Code::BAD_ARGUMENTS),
     }
 }
 
@@ -128,10 +130,6 @@ pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches, limits: L
         Request::Sync { path } => Plan::Ask(Op::Sync, Wants::Sync(path)),
         Request::Ping => Plan::Ask(Op::Ping, Wants::Ping),
         Request::Multi(parts) => multi(parts, &who.identities),
-        // As a multi.
-        Request::MultiRead(parts) if parts.len() > limits.multi_parts as usize => {
-            Plan::error(Code::BAD_ARGUMENTS)
-        }
         Request::MultiRead(parts) => Plan::Script(Script::MultiRead(parts)),
         Request::CloseSession => Plan::Ask(Op::Close, Wants::Close),
         // Only valid within a multi.

@@ -230,12 +230,13 @@ pub async fn serve(
                 // Strangers do not come so far, so they cannot push it out.
                 its_place.is_of(member);
             }
+            let traffic = Traffic::new(bounds.budget.share(), bounds.message, bounds.users, &its_place);
             let calls = Calls {
                 routes,
                 peer,
                 caller,
                 place: its_place,
-                traffic: Traffic::new(bounds.budget.share(), bounds.message, bounds.users),
+                traffic,
                 held: bounds.held.share(),
                 places: bounds.calls.clone(),
             };

@@ -42,13 +42,16 @@ impl Parts {
 }
 
 /// The parts of a multi, none of which is a multi. Up to the end of the frame a part takes nine bytes at least, so there are no more
-/// of them than the frame has room for.
-pub(crate) fn read(from: &mut Reader, parts: Parts) -> Result<Vec<Request>, Malformed> {
+/// of them than the frame has room for. `None` if there are more than `most`.
+pub(crate) fn read(from: &mut Reader, parts: Parts, most: usize) -> Result<Option<Vec<Request>>, Malformed> {
     let mut ops = Vec::new();
     loop {
         let header: Header = from.take()?;
         if header.done {
-            return Ok(ops);
+            return Ok(Some(ops));
+        }
+        if ops.len() == most {
+            return Ok(None);
         }
         let op = OpCode(header.kind);
         if Parts::of(op) != Some(parts) {

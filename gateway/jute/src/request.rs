@@ -42,6 +42,9 @@ pub enum Bad {
     /// Its record is malformed.
     #[error("a request of the type {0} is malformed: {1}")]
     Malformed(i32, Malformed),
+    /// A multi with more parts than the reader takes.
+    #[error("a multi has more than {0} parts")]
+    TooMany(usize),
 }
 
 macro_rules! requests {
@@ -256,13 +259,21 @@ impl Request {
     ///
     /// # Errors
     /// If there is no such operation, or if its record is malformed.
-    pub fn decode(header: RequestHeader, mut from: Reader) -> Result<Request, Bad> {
+    pub fn decode(header: RequestHeader, from: Reader) -> Result<Request, Bad> {
+        Request::decode_bounded(header, from, usize::MAX)
+    }
+
+    /// The same; multis have at most `parts` parts, and further ones are not decoded.
+    ///
+    /// # Errors
+    /// As there, and [`Bad::TooMany`].
+    pub fn decode_bounded(header: RequestHeader, mut from: Reader, parts: usize) -> Result<Request, Bad> {
         let malformed = |e| Bad::Malformed(header.kind, e);
+        let mut ops =
+            |kind| multi::read(&mut from, kind, parts).map_err(malformed)?.ok_or(Bad::TooMany(parts));
         match OpCode(header.kind) {
-            OpCode::MULTI => multi::read(&mut from, Parts::Writes).map(Request::Multi).map_err(malformed),
-            OpCode::MULTI_READ => {
-                multi::read(&mut from, Parts::Reads).map(Request::MultiRead).map_err(malformed)
-            }
+            OpCode::MULTI => ops(Parts::Writes).map(Request::Multi),
+            OpCode::MULTI_READ => ops(Parts::Reads).map(Request::MultiRead),
             op => {
                 let request = Request::read_record(op, &mut from).map_err(malformed)?;
                 request.ok_or(Bad::Unknown(header.kind))

@@ -262,3 +262,16 @@ fn a_count_is_held_against_the_bytes_that_are_there() {
         assert_eq!(Request::decode(header(kind), lying(0)), Err(Bad::Unknown(kind)));
     }
 }
+
+#[test]
+fn b07_parts_of_a_multi_beyond_the_bound_are_not_decoded() {
+    let mut frame = BytesMut::new();
+    let part = Request::Check { path: "/a".into(), version: -1 };
+    Request::Multi(vec![part; 3]).encode(1, &mut frame);
+    // The third part is cut.
+    let cut = Bytes::copy_from_slice(&frame[4 + 8..frame.len() - 16]);
+    let decode =
+        |most| Request::decode_bounded(RequestHeader { xid: 1, kind: 14 }, Reader::new(cut.clone()), most);
+    assert_eq!(decode(2), Err(Bad::TooMany(2)));
+    assert!(matches!(decode(3), Err(Bad::Malformed(..))));
+}

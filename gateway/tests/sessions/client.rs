@@ -42,15 +42,19 @@ impl Node {
         Node { gateway, quorum, budget: Budget::new(64 << 20), shutdown, running, _dir: dir }
     }
 
-    /// A connection on which nothing is said yet.
-    pub(crate) fn connect(&self) -> Client {
-        let (ours, theirs) = tokio::io::duplex(64 << 10);
-        let guest = Guest {
+    pub(crate) fn guest(&self) -> Guest {
+        Guest {
             identities: Identities::NONE,
             address: SocketAddr::from(([192, 0, 2, 1], 4000)),
             held: self.budget.share(),
             traffic: self.budget.share(),
-        };
+        }
+    }
+
+    /// A connection on which nothing is said yet.
+    pub(crate) fn connect(&self) -> Client {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let guest = self.guest();
         let gateway = self.gateway.clone();
         let serving = tokio::spawn(async move { gateway.serve(theirs, guest, || {}).await });
         Client { stream: ours, frames: Frames::new(16 << 20), serving, xid: 0, asked: Vec::new() }
@@ -59,13 +63,7 @@ impl Node {
     /// Bytes of the task of a connection.
     pub(crate) fn task_size(&self) -> usize {
         let (_, theirs) = tokio::io::duplex(1);
-        let guest = Guest {
-            identities: Identities::NONE,
-            address: SocketAddr::from(([192, 0, 2, 1], 4000)),
-            held: self.budget.share(),
-            traffic: self.budget.share(),
-        };
-        size_of_val(&self.gateway.serve(theirs, guest, || {}))
+        size_of_val(&self.gateway.serve(theirs, self.guest(), || {}))
     }
 
     /// With a session of its own.

@@ -4,6 +4,7 @@
 
 mod access;
 mod client;
+mod turns;
 mod watches;
 
 use std::time::Duration;

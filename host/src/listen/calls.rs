@@ -89,8 +89,6 @@ impl Calls {
             if let Some(member) = answer.extensions().get::<PeerId>() {
                 guard.traffic().is_known();
                 place.is_of(*member);
-            } else if guard.traffic().spoke() {
-                place.spoke();
             }
             let (mut parts, body) = answer.into_parts();
             let held = std::mem::take(&mut parts.extensions);

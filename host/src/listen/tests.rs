@@ -257,6 +257,69 @@ async fn b12_many_cancelled_calls_leave_the_others_of_their_connection_alone() {
     client.check(HealthCheckRequest::default()).await.unwrap();
 }
 
+/// Begins its answer at once, as a session does, and tells of each piece of the request.
+#[derive(Clone)]
+struct Listens(tokio::sync::mpsc::UnboundedSender<usize>);
+
+impl tonic::server::NamedService for Listens {
+    const NAME: &'static str = "grpc.reflection.v1.ServerReflection";
+}
+
+impl tower::Service<http::Request<tonic::body::Body>> for Listens {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        let (heard, mut body) = (self.0.clone(), request.into_body());
+        tokio::spawn(async move {
+            while let Some(Ok(frame)) = poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await {
+                let _ = heard.send(frame.data_ref().map_or(0, bytes::Bytes::len));
+            }
+        });
+        let never = http_body_util::StreamBody::new(tokio_stream::pending::<
+            Result<http_body::Frame<bytes::Bytes>, tonic::Status>,
+        >());
+        std::future::ready(Ok(http::Response::new(tonic::body::Body::new(never))))
+    }
+}
+
+/// A flood of silent connections cost each session its connection that had one stream and nothing else.
+#[tokio::test]
+async fn b10_a_session_keeps_its_place_on_a_port_full_of_silent_connections() {
+    let listener = Listener::bind("test", loopback()).await.unwrap();
+    let address = listener.address();
+    let (heard, mut listened) = tokio::sync::mpsc::unbounded_channel();
+    let (routes, shutdown) = (Routes::new(Listens(heard)), CancellationToken::new());
+    let bounds = Bounds { connections: 8, ..bounds() };
+    let _serving = tokio::spawn(serve(listener, routes, bounds, shutdown.clone(), Duration::ZERO));
+    let mut session = bare(address, 1 << 20).await;
+    let message = frame(0, 0, 1, &[0, 0, 0, 0, 2, 0x3a, 0]);
+    session
+        .write_all(&call_of(1, b"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"))
+        .await
+        .unwrap();
+    session.write_all(&message).await.unwrap();
+    let mut bytes = 0;
+    while bytes < 7 {
+        bytes += listened.recv().await.unwrap();
+    }
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    // One more that has given way, so all that connected before it have their places.
+    closes(silent.remove(0)).await;
+    closes(silent.remove(9)).await;
+    session.write_all(&message).await.unwrap();
+    let heard = tokio::time::timeout(Duration::from_secs(5), listened.recv()).await;
+    assert!(heard.unwrap().is_some(), "the session goes on");
+}
+
 /// Counts the bytes of each request, as soon as it may.
 #[derive(Clone)]
 struct Counter {

@@ -6,7 +6,7 @@ use std::{
     io::IoSlice,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, Waker, ready},
@@ -23,7 +23,7 @@ use telemetry::Closed;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{Users, gate::Untaken};
+use super::{Users, gate::Untaken, places::Place};
 
 /// The bytes of one connection's calls that are under way.
 pub(super) struct Traffic {
@@ -32,6 +32,8 @@ pub(super) struct Traffic {
     message_max: usize,
     users: Users,
     origin: Instant,
+    /// Of the connection. Calls may outlive it.
+    place: Weak<Place>,
     spoke: AtomicBool,
     /// Whether a service has identified the member of the connection.
     known: AtomicBool,
@@ -67,10 +69,10 @@ pub(super) struct CallGuard {
 }
 
 impl Traffic {
-    pub(super) fn new(share: Share, message_max: usize, users: Users) -> Arc<Traffic> {
-        let (spoke, known) = (AtomicBool::new(false), AtomicBool::new(false));
-        let (origin, inner) = (Instant::now(), Mutex::default());
-        Arc::new(Traffic { share, message_max, users, origin, spoke, known, inner, untaken: Arc::default() })
+    pub(super) fn new(share: Share, message_max: usize, users: Users, place: &Arc<Place>) -> Arc<Traffic> {
+        let (spoke, known, place) = (AtomicBool::new(false), AtomicBool::new(false), Arc::downgrade(place));
+        let (origin, inner, untaken) = (Instant::now(), Mutex::default(), Arc::default());
+        Arc::new(Traffic { share, message_max, users, origin, place, spoke, known, inner, untaken })
     }
 
     pub(super) fn share(&self) -> &Share {
@@ -85,6 +87,16 @@ impl Traffic {
     /// Whether a whole request has come.
     pub(super) fn spoke(&self) -> bool {
         self.spoke.load(SeqCst)
+    }
+
+    /// From now on the connection keeps its place, whether or not the request is answered: the stream of a session has a single answer, whose
+    /// head comes before the first request.
+    fn a_request_is_whole(&self) {
+        if !self.spoke.swap(true, SeqCst)
+            && let Some(place) = self.place.upgrade()
+        {
+            place.spoke();
+        }
     }
 
     /// The connection is a member's.
@@ -224,7 +236,7 @@ impl<B: Body<Data = Bytes> + Unpin> Inbound<B> {
             self.at = At::End;
             self.call.message_due.fetch_min(due(self.traffic.now(), 0), SeqCst);
         }
-        self.traffic.spoke.store(true, SeqCst);
+        self.traffic.a_request_is_whole();
     }
 }
 
