@@ -1,71 +1,25 @@
-//! gRPC by hand: requests as bytes, for clients that do with a connection what no library would.
+//! HTTP/2 by hand, for clients that do with a connection what no library would.
 
-/// A message under construction.
-#[derive(Clone, Default, Debug)]
-pub(crate) struct Message(Vec<u8>);
+use prost::Message;
+use proto::v1::{OpenSession, Request, SessionRequest, request::Op};
 
-impl Message {
-    pub(crate) fn new() -> Message {
-        Message::default()
-    }
-
-    /// Adds a number.
-    pub(crate) fn int(mut self, field: u64, value: u64) -> Message {
-        varint(&mut self.0, field << 3);
-        varint(&mut self.0, value);
-        self
-    }
-
-    /// Adds bytes, a text, or another message.
-    pub(crate) fn bytes(mut self, field: u64, value: impl AsRef<[u8]>) -> Message {
-        let value = value.as_ref();
-        varint(&mut self.0, field << 3 | 2);
-        varint(&mut self.0, value.len() as u64);
-        self.0.extend_from_slice(value);
-        self
-    }
-
-    /// Adds a request of a session, by its field and its contents.
-    pub(crate) fn request(self, xid: u64, field: u64, op: &Message) -> Message {
-        self.bytes(2, Message::new().int(1, xid).bytes(field, op))
-    }
-
-    /// As it stands in a stream, behind its length.
-    pub(crate) fn framed(&self) -> Vec<u8> {
-        let mut framed = vec![0];
-        framed.extend_from_slice(&(self.0.len() as u32).to_be_bytes());
-        framed.extend_from_slice(&self.0);
-        framed
-    }
-}
-
-impl AsRef<[u8]> for Message {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-fn varint(out: &mut Vec<u8>, mut n: u64) {
-    while n > 0x7f {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
+/// A message as it stands in a stream, behind its length.
+pub(crate) fn framed(message: &impl Message) -> Vec<u8> {
+    let mut framed = vec![0];
+    framed.extend_from_slice(&(message.encoded_len() as u32).to_be_bytes());
+    framed.extend_from_slice(&message.encode_to_vec());
+    framed
 }
 
 /// The first message of a session.
-pub(crate) fn open_session(timeout_ms: u64) -> Message {
-    Message::new().bytes(1, Message::new().int(3, timeout_ms))
+pub(crate) fn open_session(timeout_ms: u32) -> SessionRequest {
+    let open = OpenSession { timeout_ms, ..OpenSession::default() };
+    SessionRequest { open: Some(open), ..SessionRequest::default() }
 }
 
-/// Fields of requests.
-pub(crate) const GET: u64 = 7;
-pub(crate) const CHILDREN: u64 = 9;
-pub(crate) const PING: u64 = 11;
-
-/// The content of a request about one path.
-pub(crate) fn about(path: &str) -> Message {
-    Message::new().bytes(1, path)
+/// A request of a session.
+pub(crate) fn request(xid: u64, op: Op) -> Request {
+    Request { xid, op: Some(op), ..Request::default() }
 }
 
 /// The first bytes of the client. `window`: bytes that the server may send on each stream before an update;
@@ -130,13 +84,6 @@ const FRAME_MAX: usize = 16 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn messages_are_encoded_as_protobuf() {
-        let message = Message::new().request(300, GET, &about("/a"));
-        assert_eq!(message.as_ref(), b"\x12\x09\x08\xac\x02\x3a\x04\x0a\x02/a");
-        assert_eq!(open_session(4_000).framed(), b"\x00\x00\x00\x00\x05\x0a\x03\x18\xa0\x1f");
-    }
 
     #[test]
     fn long_contents_become_several_frames_of_which_the_last_ends() {

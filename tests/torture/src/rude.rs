@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use proto::v1::{ChildrenRequest, GetRequest, PingRequest, SessionRequest, SetRequest, request::Op};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -13,7 +14,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::raw::{self, CHILDREN, GET, Message, PING, about};
+use crate::raw;
 
 /// The kinds of rude clients.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -107,7 +108,7 @@ impl Rude {
                 stream.write_all(&raw::hello(window)).await?;
                 for call in 0..CALLS {
                     stream.write_all(&raw::call(2 * call + 1, "Set")).await?;
-                    let whole = Message::new().bytes(1, large).bytes(2, vec![b'x'; HALF]).framed();
+                    let whole = raw::framed(&set(large, HALF));
                     stream.write_all(&raw::data(2 * call + 1, &whole[..8 << 10], false)).await?;
                 }
             }
@@ -115,7 +116,7 @@ impl Rude {
                 stream.write_all(&raw::hello(window)).await?;
                 for call in 0..CALLS {
                     stream.write_all(&raw::call(2 * call + 1, "Set")).await?;
-                    let whole = Message::new().bytes(1, "/none").bytes(2, vec![b'x'; WHOLE]).framed();
+                    let whole = raw::framed(&set("/none", WHOLE));
                     stream.write_all(&raw::data(2 * call + 1, &whole, false)).await?;
                 }
             }
@@ -123,22 +124,23 @@ impl Rude {
                 stream.write_all(&raw::hello(window)).await?;
                 for call in 0..WATCHES {
                     stream.write_all(&raw::call_of(2 * call + 1, "/grpc.health.v1.Health/Watch")).await?;
-                    stream.write_all(&raw::data(2 * call + 1, &Message::new().framed(), true)).await?;
+                    stream.write_all(&raw::data(2 * call + 1, &raw::framed(&()), true)).await?;
                 }
             }
             Rude::FloodsPings => {
                 stream.write_all(&raw::hello(window)).await?;
                 for call in 0..CALLS / 2 {
                     stream.write_all(&raw::call(2 * call + 1, "Session")).await?;
-                    let ping = |message: Message, xid| message.request(xid, PING, &Message::new());
-                    let pings = (1..=PINGS).fold(raw::open_session(30_000), ping).framed();
-                    stream.write_all(&raw::data(2 * call + 1, &pings, false)).await?;
+                    let ping = |xid| raw::request(xid, Op::Ping(PingRequest {}));
+                    let requests = (1..=PINGS).map(ping).collect();
+                    let pings = SessionRequest { requests, ..raw::open_session(30_000) };
+                    stream.write_all(&raw::data(2 * call + 1, &raw::framed(&pings), false)).await?;
                 }
             }
             Rude::Vanishes => {
                 stream.write_all(&raw::hello(window)).await?;
                 stream.write_all(&raw::call(1, "Session")).await?;
-                stream.write_all(&raw::data(1, &raw::open_session(4_000).framed(), false)).await?;
+                stream.write_all(&raw::data(1, &raw::framed(&raw::open_session(4_000)), false)).await?;
                 stream.set_zero_linger()?;
                 return Ok(());
             }
@@ -147,7 +149,7 @@ impl Rude {
                 for call in 0..CALLS {
                     stream.write_all(&raw::call(2 * call + 1, "Session")).await?;
                     stream
-                        .write_all(&raw::data(2 * call + 1, &raw::open_session(4_000).framed(), false))
+                        .write_all(&raw::data(2 * call + 1, &raw::framed(&raw::open_session(4_000)), false))
                         .await?;
                 }
             }
@@ -155,7 +157,7 @@ impl Rude {
                 stream.write_all(&raw::hello(window)).await?;
                 for call in 0..CALLS {
                     stream.write_all(&raw::call(2 * call + 1, "Children")).await?;
-                    stream.write_all(&raw::data(2 * call + 1, &about(large).framed(), true)).await?;
+                    stream.write_all(&raw::data(2 * call + 1, &raw::framed(&children(large)), true)).await?;
                 }
             }
             Rude::ReadsNothing | Rude::ReadsSlowly | Rude::ZeroWindow => {
@@ -164,12 +166,19 @@ impl Rude {
                     let stream_id = 2 * call + 1;
                     stream.write_all(&raw::call(stream_id, "Session")).await?;
                     stream
-                        .write_all(&raw::data(stream_id, &raw::open_session(30_000).framed(), false))
+                        .write_all(&raw::data(stream_id, &raw::framed(&raw::open_session(30_000)), false))
                         .await?;
                     for xid in 1..=REQUESTS {
-                        let field = if xid % 2 == 0 { GET } else { CHILDREN };
-                        let asked = Message::new().request(xid, field, &about(large)).framed();
-                        stream.write_all(&raw::data(stream_id, &asked, false)).await?;
+                        let path = large.to_owned();
+                        let op = match xid % 2 {
+                            0 => Op::Get(GetRequest { path, ..GetRequest::default() }),
+                            _ => Op::Children(children(large)),
+                        };
+                        let asked = SessionRequest {
+                            requests: vec![raw::request(xid, op)],
+                            ..SessionRequest::default()
+                        };
+                        stream.write_all(&raw::data(stream_id, &raw::framed(&asked), false)).await?;
                     }
                 }
             }
@@ -191,6 +200,14 @@ impl Rude {
             }
         }
     }
+}
+
+fn set(path: &str, size: usize) -> SetRequest {
+    SetRequest { path: path.to_owned(), data: Some(vec![b'x'; size].into()), ..SetRequest::default() }
+}
+
+fn children(path: &str) -> ChildrenRequest {
+    ChildrenRequest { path: path.to_owned(), ..ChildrenRequest::default() }
 }
 
 impl fmt::Display for Rude {
