@@ -10,6 +10,7 @@ use std::{
 use api::{
     OpError,
     budget::{Charge, Share},
+    mutants::{Mutant, is_on},
     session::{Item, Request},
 };
 use store_core::server::ConnId;
@@ -137,7 +138,11 @@ impl Lane {
         (inner.light, inner.bytes) = (0, 0);
         let groups = std::mem::take(&mut inner.groups);
         wake(inner);
-        drop(groups);
+        if is_on(Mutant::RequestsKept) {
+            groups.into_iter().for_each(std::mem::forget);
+        } else {
+            drop(groups);
+        }
         self.over.cancel();
     }
 

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use api::mutants::{Mutant, is_on};
+
 /// Pauses between attempts to link to one peer: they double while attempts fail.
 #[derive(Clone, Copy, Debug)]
 pub struct Redial(Duration);
@@ -22,6 +24,9 @@ impl Redial {
     /// at one moment.
     pub fn pause(&mut self, lasted: Duration, jitter: impl FnOnce(Duration) -> Duration) -> Duration {
         if lasted > MAX {
+            if is_on(Mutant::RedialsLate) {
+                return Duration::from_secs(15);
+            }
             self.0 = MIN;
         }
         let pause = self.0;

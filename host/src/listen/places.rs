@@ -13,7 +13,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use api::PeerId;
+use api::{
+    PeerId,
+    mutants::{Mutant, is_on},
+};
 use telemetry::{Closed, Port, metrics};
 use tokio_util::sync::CancellationToken;
 
@@ -218,6 +221,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if is_on(Mutant::PlacesKept) {
+            return;
+        }
         self.places.lock().remove(self.id);
     }
 }

@@ -16,6 +16,7 @@ use std::{
 use api::{
     OpError,
     budget::{Charge, Share, Slot, Take},
+    mutants::{Mutant, is_on},
 };
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
@@ -332,6 +333,9 @@ where
 
 impl<B: Body<Data = Bytes> + Unpin> Drop for Inbound<B> {
     fn drop(&mut self) {
+        if is_on(Mutant::HalfMessagesKept) && matches!(self.at, At::Payload(_)) {
+            std::mem::forget(self.charge.clone());
+        }
         // h2 forgets the frames that the body still has; count them as taken. A client that continues to send gets no more turns here.
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..UNREAD_FRAMES {

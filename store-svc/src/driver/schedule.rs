@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use api::{
     PeerId,
+    mutants::{Mutant, is_on},
     ports::{Quorum, Role},
 };
 use tokio::task::AbortHandle;
@@ -59,6 +60,9 @@ impl<Q: Quorum> Running<Q> {
         let pause = self.schedule.failed.map_or(RETRY_MIN, |(_, pause)| RETRY_MAX.min(2 * pause));
         self.schedule.failed = None;
         if let Err(error) = done {
+            if is_on(Mutant::CheckpointEndsNode) {
+                std::process::abort();
+            }
             tracing::error!(
                 %error, retry_in = ?pause,
                 "the checkpoint cannot be written; the node goes on without"
@@ -93,7 +97,7 @@ impl<Q: Quorum> Running<Q> {
             return;
         }
         self.schedule.checkpoint = now;
-        if !self.has_space() {
+        if !is_on(Mutant::CheckpointEndsNode) && !self.has_space() {
             return;
         }
         let server = &mut self.driver.shell.server;

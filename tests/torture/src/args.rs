@@ -62,7 +62,31 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 512, value_name = "MIB")]
     pub(crate) memory_max: u64,
 
+    /// Hunt every planted bug of processes, or the one of --mutant: run what finds it, and expect a violation. Needs root.
+    #[cfg(feature = "mutants")]
+    #[arg(long)]
+    pub(crate) mutants: bool,
+
+    /// Plant this bug into all nodes.
+    #[cfg(feature = "mutants")]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) mutant: Option<String>,
+
     /// Keep data directories, logs and the history here, also if nothing is wrong.
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
+}
+
+impl Args {
+    /// The bug that is planted into the nodes.
+    #[cfg(feature = "mutants")]
+    pub(crate) fn planted(&self) -> Option<&str> {
+        self.mutant.as_deref()
+    }
+
+    /// The bug that is planted into the nodes: none.
+    #[cfg(not(feature = "mutants"))]
+    pub(crate) fn planted(&self) -> Option<&str> {
+        None
+    }
 }

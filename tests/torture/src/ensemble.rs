@@ -19,7 +19,7 @@ use rustix::{
 };
 use tokio::process::{Child, Command};
 
-use crate::{NODE, ports::Ports};
+use crate::{MUTANT, NODE, ports::Ports};
 
 /// The nodes, numbered from 1. Dropping it kills them all.
 pub(crate) struct Ensemble {
@@ -28,6 +28,8 @@ pub(crate) struct Ensemble {
     pub(crate) network: Proxy,
     nodes: u32,
     parts: &'static [Part],
+    /// The bug that is planted into all of them.
+    mutant: Option<String>,
     /// Of all nodes, in their order.
     processes: Vec<Process>,
     /// Dropped behind the processes that use them.
@@ -103,7 +105,7 @@ impl Ensemble {
         let process = |id, part| Process { id, part, child: None, started: Instant::now() };
         let processes = (1..=nodes).flat_map(|id| parts.iter().map(move |&part| process(id, part))).collect();
         let (dir, network, disks) = (dir.to_owned(), Proxy::new(), Disks::default());
-        let mut ensemble = Ensemble { dir, ports, network, nodes, parts, processes, disks };
+        let mut ensemble = Ensemble { dir, ports, network, nodes, parts, mutant: None, processes, disks };
         for id in ensemble.ids() {
             let folder = ensemble.folder(id);
             fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -150,6 +152,11 @@ impl Ensemble {
         let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let link = self.network.link(from, to, target).await;
         Ok(link.context("cannot make a port for the network")?.port())
+    }
+
+    /// Plants this bug into all processes that are started from now on.
+    pub(crate) fn plant(&mut self, mutant: &str) {
+        self.mutant = Some(mutant.to_owned());
     }
 
     pub(crate) fn ids(&self) -> Vec<u32> {
@@ -235,6 +242,7 @@ impl Ensemble {
 
     fn start_one(&mut self, id: u32, part: Part) -> Result<()> {
         let (config, slowness, path) = (self.config(id), self.slowness(id), self.output(id, part));
+        let mutant = self.mutant.clone();
         let Some(process) = self.process(id, part).filter(|process| process.child.is_none()) else {
             return Ok(());
         };
@@ -247,6 +255,8 @@ impl Ensemble {
             .args([part.command(), "--exit-with-parent", &std::process::id().to_string(), "--config"])
             .arg(config)
             .env_remove("QUORATE_ENDPOINTS")
+            .env_remove(MUTANT)
+            .envs(mutant.map(|name| (MUTANT, name)))
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)

@@ -9,6 +9,8 @@ mod clients;
 mod ensemble;
 mod evidence;
 mod faults;
+#[cfg(feature = "mutants")]
+mod hunt;
 mod logs;
 mod lookout;
 mod operations;
@@ -43,6 +45,14 @@ fn main() -> ExitCode {
         }
     };
     // On this thread and not in a task: the kernel ends the nodes with the thread that started them.
+    #[cfg(feature = "mutants")]
+    let ended = runtime.block_on(async {
+        match args.mutants {
+            true => hunt::hunt(&args).await,
+            false => run::run(&args).await,
+        }
+    });
+    #[cfg(not(feature = "mutants"))]
     let ended = runtime.block_on(run::run(&args));
     runtime.shutdown_background();
     match ended {
@@ -55,6 +65,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// The variable that tells a node which bug is planted into it.
+const MUTANT: &str = "TORTURE_MUTANT";
+
 /// Is a node, or a service of one: `torture node SLOWNESS serve ...` is `quorate serve ...` over a disk that is as slow as the
 /// file SLOWNESS says.
 fn node(program: OsString, mut args: Vec<OsString>) -> ExitCode {
@@ -62,6 +75,12 @@ fn node(program: OsString, mut args: Vec<OsString>) -> ExitCode {
         eprintln!("torture: `{NODE}` is for torture itself");
         return ExitCode::from(2);
     }
+    #[cfg(feature = "mutants")]
+    std::env::var(MUTANT)
+        .ok()
+        .and_then(|name| api::mutants::Mutant::named(&name))
+        .into_iter()
+        .for_each(api::mutants::plant_everywhere);
     let slowness = args.remove(1);
     args.remove(0);
     let disk = slow_disk::SlowDisk::new(slowness.into());

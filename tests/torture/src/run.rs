@@ -91,6 +91,9 @@ async fn whole(
     }
     let parts = Part::of_node(args.split);
     let mut ensemble = Ensemble::prepare(place.path(), args.nodes, parts, &log, small_disks).await?;
+    if let Some(mutant) = args.planted() {
+        ensemble.plant(mutant);
+    }
     ensemble.start_all()?;
     let start = Instant::now();
     let endpoints = ensemble.endpoints();
@@ -105,7 +108,7 @@ async fn whole(
         Lookout::begin(ensemble.ids().into_iter().map(|id| (id, ensemble.endpoint(id), ensemble.http(id))));
     let mut tormentor = Tormentor::new(faults, chance.fork());
     let tormented = async {
-        torment(args.duration, &mut ensemble, &clients, &mut tormentor).await?;
+        torment(args, &mut ensemble, &clients, &mut tormentor).await?;
         tormentor.relent(&mut ensemble)
     };
     let tormented = tokio::select! {
@@ -250,9 +253,9 @@ fn note<T>(result: Result<T, String>, problems: &mut Vec<String>) -> Option<T> {
     result.map_err(|problem| problems.push(problem)).ok()
 }
 
-/// Faults until the time is up, with a line that says what is going on.
+/// Faults until the time is up or a process has ended or takes too much memory, with a line that says what is going on.
 async fn torment(
-    duration: Duration,
+    args: &Args,
     ensemble: &mut Ensemble,
     clients: &Clients,
     tormentor: &mut Tormentor,
@@ -261,7 +264,11 @@ async fn torment(
     let terminal = std::io::stderr().is_terminal();
     let every = if terminal { Duration::from_millis(250) } else { Duration::from_secs(10) };
     let mut next_line = begin + every;
-    while begin.elapsed() < duration && tormentor.deaths.is_empty() {
+    let too_much = |bytes: &u64| *bytes > args.memory_max << 20;
+    while begin.elapsed() < args.duration
+        && tormentor.deaths.is_empty()
+        && !tormentor.memory.values().any(too_much)
+    {
         tormentor.turn(ensemble).await?;
         tormentor.look_at_memory(ensemble);
         if Instant::now() >= next_line {

@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use api::mutants::{Mutant, is_on};
+
 use super::{ConnId, Limits};
 
 #[derive(Default, Debug)]
@@ -22,7 +24,8 @@ pub(super) struct Answers {
 impl Answers {
     /// The current limit of a connection's unsent bytes.
     pub(super) fn allowance(&self, limits: &Limits) -> usize {
-        (self.free(limits) / 16).min(limits.unsent_max)
+        let more = if is_on(Mutant::AnswersUncounted) { 16 } else { 1 };
+        (self.free(limits) / 16).min(more * limits.unsent_max)
     }
 
     /// Whether a connection with this many unsent bytes may get an answer of this weight.
@@ -76,7 +79,8 @@ impl Answers {
     }
 
     fn free(&self, limits: &Limits) -> usize {
-        limits.unsent_total_max.saturating_sub(self.unsent)
+        let more = if is_on(Mutant::AnswersUncounted) { 16 } else { 1 };
+        (more * limits.unsent_total_max).saturating_sub(self.unsent)
     }
 }
 
