@@ -20,4 +20,4 @@ pub use order::{Summary, check_order};
 pub use page::page;
 pub use store_core::server::Committed;
 pub use text::json_lines;
-pub use types::{Call, History, Operation, Outcome, Rule, Violation};
+pub use types::{Call, History, Operation, Outcome, Rule, UNTOLD, Violation};

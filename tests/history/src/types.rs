@@ -85,6 +85,10 @@ impl Outcome {
     }
 }
 
+/// The `actual` version of [`OpError::BadVersion`] in an answer that does not tell it, as in ZooKeeper's protocol: a version that no
+/// znode has.
+pub const UNTOLD: i32 = i32::MIN;
+
 /// The rules that a history can break. C1 to C10 are the guarantees to clients, by their usual names in this
 /// repository.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

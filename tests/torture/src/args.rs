@@ -47,6 +47,10 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64), value_name = "N")]
     pub(crate) clients: u32,
 
+    /// How many more clients, which speak ZooKeeper's protocol, and pipeline.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=64), value_name = "N")]
+    pub(crate) zookeeper: u32,
+
     /// Only these faults, separated by commas; `none` for a quiet run. Clients that read nothing, send half a message, vanish or
     /// flood are `rude-clients`, and come only if they are named. So does `full-disk`, which needs --small-logs, and root, to
     /// mount small file systems in memory; what is on them is not kept.

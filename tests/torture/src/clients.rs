@@ -20,11 +20,14 @@ use crate::{
     beliefs::Beliefs,
     operations::{Board, Choice, Chooser, TOP},
     recorder::Recorder,
+    wire::{self, Wire},
 };
 
 /// All clients of a run.
 pub(crate) struct Clients {
     recorders: Vec<Recorder>,
+    /// Of the clients that speak ZooKeeper's protocol.
+    wires: Vec<wire::Operations>,
     /// By endpoint.
     nodes: Arc<BTreeMap<String, PeerId>>,
     /// Where their clock starts.
@@ -37,6 +40,14 @@ pub(crate) struct Clients {
     watching: JoinSet<()>,
     /// At each node one that keeps to it, and only holds its session.
     holders: Vec<Client>,
+}
+
+/// The clients of a run that speak ZooKeeper's protocol.
+pub(crate) struct ZooKeeper {
+    /// How many.
+    pub(crate) clients: u32,
+    /// Where the nodes listen for them.
+    pub(crate) nodes: Vec<(u16, PeerId)>,
 }
 
 /// The clients' records.
@@ -55,6 +66,7 @@ impl Clients {
     pub(crate) async fn start(
         endpoints: &[String],
         count: u32,
+        zookeeper: &ZooKeeper,
         large: bool,
         chance: &mut Chance,
         start: Instant,
@@ -67,6 +79,7 @@ impl Clients {
         let (recorders, tasks) = (Vec::new(), JoinSet::new());
         let mut clients = Clients {
             recorders,
+            wires: Vec::new(),
             nodes,
             start,
             tasks,
@@ -104,7 +117,34 @@ impl Clients {
                 clients.tasks.spawn(worker.one_by_one());
             }
         }
+        for _ in 0..zookeeper.clients {
+            clients.speak(zookeeper, &board, &stopped, chance.fork());
+        }
         Ok(clients)
+    }
+
+    /// One more client that speaks ZooKeeper's protocol.
+    fn speak(
+        &mut self,
+        zookeeper: &ZooKeeper,
+        board: &Arc<Board>,
+        stopped: &watch::Receiver<bool>,
+        chance: Chance,
+    ) {
+        let operations = wire::Operations::default();
+        let number = ZOOKEEPER_FROM + u32::try_from(self.wires.len()).unwrap_or(0);
+        self.wires.push(Arc::clone(&operations));
+        let wire = Wire {
+            number,
+            nodes: zookeeper.nodes.clone(),
+            start: self.start,
+            operations,
+            chooser: Chooser::new(number, chance),
+            board: Arc::clone(board),
+            stopped: stopped.clone(),
+            answered: Arc::clone(&self.answered),
+        };
+        self.tasks.spawn(wire.run());
     }
 
     fn record(&mut self, number: u32, client: Client) -> Recorder {
@@ -143,7 +183,12 @@ impl Clients {
     /// Ends them at once, and returns what they have seen until now.
     pub(crate) fn abandon(mut self) -> History {
         self.tasks.abort_all();
-        History { operations: self.recorders.iter().flat_map(Recorder::take).collect() }
+        self.history()
+    }
+
+    fn history(&self) -> History {
+        let native = self.recorders.iter().flat_map(Recorder::take);
+        History { operations: native.chain(self.wires.iter().flat_map(wire::take)).collect() }
     }
 
     /// Lets them ask no more, and waits until all that was asked has ended, for at most [`PATIENCE`].
@@ -164,7 +209,7 @@ impl Clients {
         self.tasks.abort_all();
         self.beliefs.end_all();
         let mut closing: JoinSet<()> = JoinSet::new();
-        let operations = self.recorders.iter().flat_map(Recorder::take).collect();
+        let history = self.history();
         for holder in self.holders {
             closing.spawn(async move { drop(holder.close().await) });
         }
@@ -172,7 +217,7 @@ impl Clients {
             closing.spawn(async move { recorder.close().await });
         }
         while closing.join_next().await.is_some() {}
-        Seen { history: History { operations }, hanging, broken, beliefs: self.beliefs }
+        Seen { history, hanging, broken, beliefs: self.beliefs }
     }
 }
 
@@ -283,6 +328,9 @@ impl Worker {
         answering.await.context("the answers are not taken")
     }
 }
+
+/// The numbers of the clients that speak ZooKeeper's protocol: behind those of all others.
+const ZOOKEEPER_FROM: u32 = 10_000;
 
 /// Has many children, with long names, and data.
 pub(crate) const LARGE: &str = "/torture-large";

@@ -123,10 +123,11 @@ impl Ensemble {
     /// Each node knows the others by ports of the network that are made for this pair alone, and its services each other, too.
     async fn configuration(&self, id: u32, log: &str) -> Result<String> {
         let [.., internal_quorum, internal_election, http] = self.ports.of(id);
+        let zookeeper = self.zookeeper_port(id);
         let election = self.link(id, service(Part::Election, id), internal_election).await?;
         let quorum = self.link(service(Part::Store, id), id, internal_quorum).await?;
         let mut text = format!(
-            "ensemble = \"torture\"\nid = {id}\ndata_dir = \"data\"\n\n[listen]\nhost = \"127.0.0.1\"\nzookeeper_port = \"off\"\nhttp_port = {http}\n\
+            "ensemble = \"torture\"\nid = {id}\ndata_dir = \"data\"\n\n[listen]\nhost = \"127.0.0.1\"\nzookeeper_port = {zookeeper}\nhttp_port = {http}\n\
              internal_quorum_port = {internal_quorum}\ninternal_election_port = {internal_election}\n\n\
              [services]\nelection = \"http://127.0.0.1:{election}\"\nquorum = \"http://127.0.0.1:{quorum}\"\n\n\
              [log]\n{log}"
@@ -210,6 +211,11 @@ impl Ensemble {
     /// Of the port for probes.
     pub(crate) fn http(&self, id: u32) -> String {
         format!("127.0.0.1:{}", self.ports.of(id)[5])
+    }
+
+    /// The port for clients of ZooKeeper.
+    pub(crate) fn zookeeper_port(&self, id: u32) -> u16 {
+        self.ports.zookeeper(id)
     }
 
     /// The port for clients.

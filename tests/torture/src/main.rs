@@ -21,6 +21,7 @@ mod rude;
 mod run;
 mod slow_disk;
 mod verdict;
+mod wire;
 
 use std::{ffi::OsString, process::ExitCode, sync::Arc};
 

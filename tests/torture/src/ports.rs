@@ -37,6 +37,11 @@ impl Ports {
         let node = self.first + 20 * u16::try_from(id - 1).unwrap_or(u16::MAX);
         [node, node + 1, node + 2, node + 3, node + 4, node + 5]
     }
+
+    /// The one of node `id` for clients of ZooKeeper.
+    pub(crate) fn zookeeper(&self, id: u32) -> u16 {
+        self.of(id)[0] + 10
+    }
 }
 
 /// As much as five nodes need.

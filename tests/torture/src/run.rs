@@ -7,13 +7,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use api::chance::Chance;
+use api::{PeerId, chance::Chance};
 use history::{History, Outcome, Summary};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     args::Args,
-    clients::{Clients, PATIENCE},
+    clients::{Clients, PATIENCE, ZooKeeper},
     ensemble::{Ensemble, Part},
     evidence::{self, Place},
     faults::{Fault, Tormentor, leader},
@@ -99,7 +99,9 @@ async fn whole(
     let endpoints = ensemble.endpoints();
     // An entry of the log without a recorded call would be a violation.
     let large = faults.iter().any(|fault| matches!(fault, Fault::Clients(_)));
-    let starting = Clients::start(&endpoints, args.clients, large, &mut chance, start);
+    let nodes = ensemble.ids().into_iter().map(|id| (ensemble.zookeeper_port(id), PeerId(id))).collect();
+    let zookeeper = ZooKeeper { clients: args.zookeeper, nodes };
+    let starting = Clients::start(&endpoints, args.clients, &zookeeper, large, &mut chance, start);
     let clients = tokio::select! {
         clients = starting => clients?,
         why = signals.next() => return Err(why),

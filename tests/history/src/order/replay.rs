@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use api::{CommandBody, OpError, SessionId, Write, Zxid};
+use api::{CommandBody, OpError, SessionId, Write, WriteResult, Zxid};
 use store_core::{State, server::Committed};
 
 use super::Findings;
-use crate::{Call, History, Outcome, Rule};
+use crate::{Call, History, Outcome, Rule, UNTOLD};
 
 /// A write among the committed entries that was carried out there, and not refused by its session.
 pub(super) struct CarriedOut<'a> {
@@ -105,7 +105,7 @@ fn apply<'a>(
                     applied.zxid
                 )
             });
-        } else if *result != applied.result {
+        } else if !says(result, &applied.result) {
             findings.report(Rule::WriteResult, index, || {
                 format!("answered {result:?}, but the entry {zxid} came to {:?}", applied.result)
             });
@@ -117,6 +117,26 @@ fn apply<'a>(
             Some(CarriedOut { zxid, session: command.session, write, operation })
         }
         _ => None,
+    }
+}
+
+/// Whether a client may be told `result` where the log came to `applied`.
+fn says(result: &WriteResult, applied: &WriteResult) -> bool {
+    fn same(told: &OpError, done: &OpError) -> bool {
+        match (told, done) {
+            (
+                OpError::BadVersion { path, expected, actual: UNTOLD },
+                OpError::BadVersion { path: its, expected: wanted, .. },
+            ) => (path, expected) == (its, wanted),
+            (OpError::Multi { index, cause }, OpError::Multi { index: place, cause: why }) => {
+                index == place && same(cause, why)
+            }
+            (told, done) => told == done,
+        }
+    }
+    match (result, applied) {
+        (Err(told), Err(done)) => same(told, done),
+        (told, done) => told == done,
     }
 }
 
@@ -182,4 +202,28 @@ fn missing(zxid: Zxid, index: usize, findings: &mut Findings<'_>) {
     findings.report(Rule::ReadResult, index, || {
         format!("answered from the state at {zxid}, but there is no such entry among the committed ones")
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use api::Path;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_may_leave_out_the_version_that_is_there_but_nothing_else() {
+        let bad = |path: &str, expected, actual| {
+            Err(OpError::BadVersion { path: Path::new(path).unwrap(), expected, actual })
+        };
+        let done = bad("/a", 1, 2);
+        assert!(says(&bad("/a", 1, 2), &done) && says(&bad("/a", 1, UNTOLD), &done));
+        for told in [bad("/a", 1, 3), bad("/b", 1, UNTOLD), bad("/a", 2, UNTOLD)] {
+            assert!(!says(&told, &done), "{told:?}");
+        }
+        let part = |index, cause: &WriteResult| {
+            Err(OpError::Multi { index, cause: cause.clone().unwrap_err().into() })
+        };
+        assert!(says(&part(1, &bad("/a", 1, UNTOLD)), &part(1, &done)));
+        assert!(!says(&part(0, &bad("/a", 1, UNTOLD)), &part(1, &done)));
+    }
 }
