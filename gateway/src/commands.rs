@@ -22,13 +22,14 @@ pub struct Answer {
 }
 
 /// Commands, their short name, and the four letter word that enables them.
-const COMMANDS: [(&str, &str, &str); 16] = [
+const COMMANDS: [(&str, &str, &str); 17] = [
     ("configuration", "conf", "conf"),
     ("connection_stat_reset", "crst", "crst"),
     ("connections", "cons", "cons"),
     ("dirs", "dirs", "dirs"),
     ("dump", "dump", "dump"),
     ("environment", "envi", "envi"),
+    ("get_trace_mask", "gtmk", "gtmk"),
     ("hash", "hash", "hash"),
     ("is_read_only", "isro", "isro"),
     ("leader", "lead", "srvr"),
@@ -80,6 +81,7 @@ impl<C: Coordination> Gateway<C> {
         let stats = &self.shared.stats;
         let fields = match name {
             "ruok" => json!({}),
+            "get_trace_mask" => json!({"tracemask": stats.trace_mask.load(Relaxed)}),
             "stat_reset" => {
                 stats.all.reset();
                 json!({})

@@ -16,7 +16,7 @@ use api::{
 };
 use bytes::{Bytes, BytesMut};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     time::timeout,
 };
 use zk_jute::{ConnectRequest, ConnectResponse, Frames};
@@ -65,7 +65,17 @@ where
         Err(_) => return End::Silent,
         Ok(Ok(First::Connect(request))) => request,
         Ok(Ok(First::Word(word))) => {
-            let text = words::answer(gateway, &word).await;
+            let mask = match word.as_str() {
+                "stmk" if shared.config.words.has("stmk") => {
+                    match timeout(SPEAK_WITHIN, mask_behind_word(&mut stream, &mut frames)).await {
+                        Ok(Ok(mask)) => Some(mask),
+                        Ok(Err(end)) => return end,
+                        Err(_) => return End::Silent,
+                    }
+                }
+                _ => None,
+            };
+            let text = words::answer(gateway, &word, mask).await;
             let _ = stream.write_all(text.as_bytes()).await;
             let _ = stream.shutdown().await;
             return End::Closed;
@@ -154,6 +164,20 @@ async fn first_frame<S: AsyncRead + Unpin>(
         match receive(stream, frames, &guest.traffic, &mut None).await {
             Received::More => {}
             Received::End(end) => return Err(end),
+        }
+    }
+}
+
+/// The argument of `stmk`.
+async fn mask_behind_word<S: AsyncRead + Unpin>(stream: &mut S, frames: &mut Frames) -> Result<i64, End> {
+    loop {
+        if let Some(mask) = frames.rest().get(4..).and_then(|rest| rest.first_chunk()) {
+            return Ok(i64::from_be_bytes(*mask));
+        }
+        match stream.read_buf(frames.buffer()).await {
+            Ok(1..) => {}
+            Ok(0) => return Err(End::Gone),
+            Err(_) => return Err(End::Broken),
         }
     }
 }

@@ -12,12 +12,14 @@ use std::{
 
 use telemetry::metrics;
 
-use crate::watches::Watches;
+use crate::{watches::Watches, words::TRACE_MASK};
 
 /// Statistics of the whole gateway.
 pub(crate) struct Stats {
     pub(crate) started: Instant,
     pub(crate) all: Traffic,
+    /// Of `gtmk` and `stmk`.
+    pub(crate) trace_mask: AtomicI64,
     last: AtomicU64,
     connections: Mutex<BTreeMap<u64, Arc<Connection>>>,
 }
@@ -70,6 +72,7 @@ impl Stats {
         Stats {
             started: Instant::now(),
             all: Traffic::default(),
+            trace_mask: AtomicI64::new(TRACE_MASK),
             last: AtomicU64::new(0),
             connections: Mutex::default(),
         }

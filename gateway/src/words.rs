@@ -92,7 +92,8 @@ pub(crate) fn is_word(first: [u8; 4]) -> bool {
     ALL.iter().any(|word| word.as_bytes() == first)
 }
 
-pub(crate) async fn answer<C: Coordination>(gateway: &Gateway<C>, word: &str) -> String {
+/// The answer to a word. `mask` is the argument of `stmk`, which no other word has.
+pub(crate) async fn answer<C: Coordination>(gateway: &Gateway<C>, word: &str, mask: Option<i64>) -> String {
     metrics::GATEWAY_WORDS.add(1);
     let shared = &gateway.shared;
     if !shared.config.words.has(word) {
@@ -101,6 +102,12 @@ pub(crate) async fn answer<C: Coordination>(gateway: &Gateway<C>, word: &str) ->
     let stats = &shared.stats;
     match word {
         "ruok" => "imok".to_owned(),
+        "gtmk" => stats.trace_mask.load(Relaxed).to_string(),
+        "stmk" => {
+            let mask = mask.unwrap_or(TRACE_MASK);
+            stats.trace_mask.store(mask, Relaxed);
+            mask.to_string()
+        }
         "crst" => {
             stats.connections().iter().for_each(|connection| connection.traffic.reset());
             "Connection stats reset.\n".to_owned()
@@ -306,9 +313,13 @@ fn lines(lines: impl IntoIterator<Item = String>) -> String {
 pub(crate) const VERSION: &str =
     concat!("3.9.5-quorate-", env!("CARGO_PKG_VERSION"), ", built on 01/01/2026 00:00 UTC");
 
-const ALL: [&str; 16] = [
-    "conf", "cons", "crst", "dirs", "dump", "envi", "hash", "isro", "mntr", "ruok", "srst", "srvr", "stat",
-    "wchc", "wchp", "wchs",
+/// ZooKeeper's default mask of trace lines: requests, packets of servers, sessions and warnings. Quorate has no such
+/// lines; it only keeps the mask for `gtmk`.
+pub(crate) const TRACE_MASK: i64 = 0b1_0011_0010;
+
+const ALL: [&str; 18] = [
+    "conf", "cons", "crst", "dirs", "dump", "envi", "gtmk", "hash", "isro", "mntr", "ruok", "srst", "srvr",
+    "stat", "stmk", "wchc", "wchp", "wchs",
 ];
 
 #[cfg(test)]

@@ -17,52 +17,49 @@ use tokio_util::sync::CancellationToken;
 /// Of super:test.
 const SUPER: &str = "super:D/InIHSb7yEEbrWz8b9l71RjZJU=";
 
-/// Debian's, in a directory of its own. It is killed with this.
+/// Debian's, alone or an ensemble, each node in a directory of its own. They are killed with this.
 pub(crate) struct ZooKeeper {
-    child: Child,
-    port: u16,
-    _dir: tempfile::TempDir,
+    nodes: Vec<(Child, tempfile::TempDir)>,
+    places: Vec<SocketAddr>,
 }
 
 impl ZooKeeper {
     /// # Errors
     /// What is missing.
-    pub(crate) fn start() -> Result<ZooKeeper, String> {
+    pub(crate) fn start(count: usize) -> Result<ZooKeeper, String> {
         let jar = Path::new("/usr/share/java/zookeeper.jar");
         if !jar.exists() {
             return Err(format!("{} is missing", jar.display()));
         }
-        let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
-        let port = TcpListener::bind(("127.0.0.1", 0))
-            .and_then(|l| l.local_addr())
-            .map_err(|e| e.to_string())?
-            .port();
-        let settings = format!(
-            "dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\ntickTime=2000\nmaxClientCnxns=0\nadmin.enableServer=false\n",
-            dir.path().display()
-        );
-        let file = dir.path().join("zoo.cfg");
-        std::fs::write(&file, settings).map_err(|e| e.to_string())?;
-        // What the manifest of Debian's jar does not name.
-        let also = "/usr/share/java/slf4j-nop.jar:/usr/share/java/snappy-java.jar:/usr/share/java/metrics-core.jar:/usr/share/java/commons-cli.jar";
-        let child = Command::new("java")
-            .args(["-Xmx256m", "-Dzookeeper.extendedTypesEnabled=true", "-Dzookeeper.forceSync=no"])
-            .arg(format!("-Dzookeeper.DigestAuthenticationProvider.superDigest={SUPER}"))
-            .args([
-                "-cp",
-                &format!("{}:{also}", jar.display()),
-                "org.apache.zookeeper.server.quorum.QuorumPeerMain",
-            ])
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|e| format!("java: {e}"))?;
-        let mut zookeeper = ZooKeeper { child, port, _dir: dir };
+        // Bound all at once, so that no two are the same.
+        let bound: Vec<TcpListener> = (0..3 * count)
+            .map(|_| TcpListener::bind(("127.0.0.1", 0)))
+            .collect::<Result<_, _>>()
+            .map_err(|e| e.to_string())?;
+        let ports: Vec<u16> = bound
+            .iter()
+            .map(|listener| listener.local_addr().map(|address| address.port()))
+            .collect::<Result<_, _>>()
+            .map_err(|e| e.to_string())?;
+        drop(bound);
+        let members: String = match count {
+            1 => String::new(),
+            _ => (1..=count)
+                .map(|id| format!("server.{id}=127.0.0.1:{}:{}\n", ports[3 * id - 2], ports[3 * id - 1]))
+                .collect(),
+        };
+        let mut zookeeper = ZooKeeper { nodes: Vec::new(), places: Vec::new() };
+        for id in 1..=count {
+            let port = ports[3 * id - 3];
+            zookeeper.nodes.push(start_node(jar, id, port, &members)?);
+            zookeeper.places.push(SocketAddr::from(([127, 0, 0, 1], port)));
+        }
         let end = Instant::now() + Duration::from_secs(60);
-        while !serves(port) {
-            if let Ok(Some(status)) = zookeeper.child.try_wait() {
-                return Err(format!("java ends with {status}"));
+        while !zookeeper.places.iter().all(|place| serves(*place)) {
+            for (child, _) in &mut zookeeper.nodes {
+                if let Ok(Some(status)) = child.try_wait() {
+                    return Err(format!("java ends with {status}"));
+                }
             }
             if Instant::now() > end {
                 return Err("it does not listen".to_owned());
@@ -72,15 +69,43 @@ impl ZooKeeper {
         Ok(zookeeper)
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.port
+    pub(crate) fn places(&self) -> &[SocketAddr] {
+        &self.places
     }
 }
 
+fn start_node(jar: &Path, id: usize, port: u16, members: &str) -> Result<(Child, tempfile::TempDir), String> {
+    let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let settings = format!(
+        "dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\ntickTime=2000\ninitLimit=10\nsyncLimit=5\n\
+         maxClientCnxns=0\nadmin.enableServer=false\n{members}",
+        dir.path().display()
+    );
+    let file = dir.path().join("zoo.cfg");
+    std::fs::write(&file, settings).map_err(|e| e.to_string())?;
+    std::fs::write(dir.path().join("myid"), id.to_string()).map_err(|e| e.to_string())?;
+    // What the manifest of Debian's jar does not name.
+    let also = "/usr/share/java/slf4j-nop.jar:/usr/share/java/snappy-java.jar:/usr/share/java/metrics-core.jar:/usr/share/java/commons-cli.jar";
+    let child = Command::new("java")
+        .args(["-Xmx256m", "-Dzookeeper.extendedTypesEnabled=true", "-Dzookeeper.forceSync=no"])
+        .arg(format!("-Dzookeeper.DigestAuthenticationProvider.superDigest={SUPER}"))
+        .args([
+            "-cp",
+            &format!("{}:{also}", jar.display()),
+            "org.apache.zookeeper.server.quorum.QuorumPeerMain",
+        ])
+        .arg(&file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|e| format!("java: {e}"))?;
+    Ok((child, dir))
+}
+
 /// It listens before that.
-fn serves(port: u16) -> bool {
+fn serves(place: SocketAddr) -> bool {
     let ask = || {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        let mut stream = TcpStream::connect(place)?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         stream.write_all(b"srvr")?;
         let mut text = String::new();
@@ -92,15 +117,17 @@ fn serves(port: u16) -> bool {
 impl Drop for ZooKeeper {
     fn drop(&mut self) {
         // An error: it has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for (child, _) in &mut self.nodes {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
 /// A store on a quorum in memory, behind a gateway on a socket.
 pub(crate) struct Ours {
     runtime: Runtime,
-    port: u16,
+    place: SocketAddr,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
     _dir: tempfile::TempDir,
@@ -118,7 +145,7 @@ impl Ours {
         let config = Config { prover: Prover::new(Some(SUPER)).unwrap(), ..Config::default() };
         let gateway = Gateway::new(store.handle(), config, None);
         let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let place = listener.local_addr().unwrap();
         let (budget, stop) = (Budget::new(64 << 20), shutdown.clone());
         tokio::spawn(async move {
             loop {
@@ -140,11 +167,11 @@ impl Ours {
         });
         let running = tokio::spawn(async move { store.run().await.unwrap() });
         drop(entered);
-        Ours { runtime, port, shutdown, running, _dir: dir }
+        Ours { runtime, place, shutdown, running, _dir: dir }
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.port
+    pub(crate) fn place(&self) -> SocketAddr {
+        self.place
     }
 
     pub(crate) fn stop(self) {

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{Shutdown, SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -28,8 +28,18 @@ pub(crate) enum Seen {
         state: i32,
         path: String,
     },
+    /// The answer to a handshake, and whether it says who only reads.
+    Opened {
+        /// Not a new session.
+        resumed: bool,
+        read_only: Option<bool>,
+    },
+    /// The same for a session that is not there.
+    Expired {
+        read_only: Option<bool>,
+    },
     Closed,
-    /// Nothing within some seconds.
+    /// Nothing for long.
     Silent,
 }
 
@@ -37,45 +47,163 @@ pub(crate) struct Connection {
     stream: TcpStream,
     frames: Frames,
     pub(crate) session: i64,
+    password: Option<Bytes>,
+    /// The greatest zxid of a reply.
+    zxid: i64,
     closed: bool,
 }
 
+/// How a client takes its session up again.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Hello {
+    Usual,
+    WrongPassword,
+    ShortPassword,
+    NoPassword,
+    UnknownSession,
+    /// As before ZooKeeper 3.4.
+    WithoutReadOnly,
+    ReadOnly,
+    /// Of another version, with a byte behind it.
+    Odd,
+    /// It has seen what this server has not.
+    Ahead,
+    /// Not even a handshake.
+    Short,
+}
+
 impl Connection {
-    pub(crate) fn open(port: u16) -> Connection {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    /// A new session.
+    pub(crate) fn open(address: SocketAddr) -> Connection {
+        let mut connection = Connection::connect(address);
+        let fresh = ConnectRequest { session_id: 0, ..connection.usual() };
+        assert!(matches!(connection.shake_hands(&fresh, &[]), Seen::Opened { .. }));
+        connection
+    }
+
+    /// The session of this connection on another one, whether this one is open or not.
+    pub(crate) fn resume(&self, address: SocketAddr, hello: Hello) -> (Connection, Seen) {
+        let mut next = Connection::connect(address);
+        (next.session, next.password, next.zxid) = (self.session, self.password.clone(), self.zxid);
+        let usual = next.usual();
+        let password = |bytes: &'static [u8]| Some(Bytes::from_static(bytes));
+        let (request, behind) = match hello {
+            Hello::Usual | Hello::Short => (usual, &[][..]),
+            Hello::WrongPassword => (ConnectRequest { password: password(&[7; 16]), ..usual }, &[][..]),
+            Hello::ShortPassword => (ConnectRequest { password: password(&[7; 3]), ..usual }, &[][..]),
+            Hello::NoPassword => (ConnectRequest { password: None, ..usual }, &[][..]),
+            Hello::UnknownSession => (ConnectRequest { session_id: 0x123, ..usual }, &[][..]),
+            Hello::WithoutReadOnly => (ConnectRequest { read_only: None, ..usual }, &[][..]),
+            Hello::ReadOnly => (ConnectRequest { read_only: Some(true), ..usual }, &[][..]),
+            Hello::Odd => (ConnectRequest { protocol_version: 7, ..usual }, &[1][..]),
+            // The gateway waits for a part of the time-out, in case that it is only behind.
+            Hello::Ahead => {
+                (ConnectRequest { last_zxid_seen: i64::MAX >> 8, timeout_ms: 4000, ..usual }, &[][..])
+            }
+        };
+        let seen = match hello {
+            Hello::Short => next.say_bytes(&[0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+            _ => next.shake_hands(&request, behind),
+        };
+        (next, seen)
+    }
+
+    fn connect(address: SocketAddr) -> Connection {
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        let mut out = BytesMut::new();
-        let password = Some(Bytes::from_static(&[0; 16]));
+        let mut connection = Connection {
+            stream,
+            frames: Frames::new(16 << 20),
+            session: 0,
+            password: Some(Bytes::from_static(&[0; 16])),
+            zxid: 0,
+            closed: false,
+        };
+        connection.wait(PATIENCE);
+        connection
+    }
+
+    fn usual(&self) -> ConnectRequest {
         ConnectRequest {
             protocol_version: 0,
-            last_zxid_seen: 0,
+            last_zxid_seen: self.zxid,
             timeout_ms: 30_000,
-            session_id: 0,
-            password,
+            session_id: self.session,
+            password: self.password.clone(),
             read_only: Some(false),
         }
-        .encode(&mut out);
-        stream.write_all(&out).unwrap();
-        let mut connection = Connection { stream, frames: Frames::new(16 << 20), session: 0, closed: false };
-        let first = connection.frame().unwrap();
-        connection.session = ConnectResponse::decode(first).unwrap().session_id;
-        connection
+    }
+
+    fn shake_hands(&mut self, request: &ConnectRequest, behind: &[u8]) -> Seen {
+        let mut out = BytesMut::new();
+        request.encode(&mut out);
+        out.extend_from_slice(behind);
+        let length = i32::try_from(out.len() - 4).unwrap();
+        out[..4].copy_from_slice(&length.to_be_bytes());
+        self.say_bytes(&out)
+    }
+
+    fn say_bytes(&mut self, bytes: &[u8]) -> Seen {
+        // An error: the server has hung up, which shows below.
+        let _ = self.stream.write_all(bytes);
+        let answer = match self.frame() {
+            Ok(answer) => ConnectResponse::decode(answer).unwrap(),
+            Err(end) => return end,
+        };
+        let read_only = answer.read_only;
+        if answer.session_id == 0 {
+            return Seen::Expired { read_only };
+        }
+        let resumed = self.session == answer.session_id;
+        (self.session, self.password) = (answer.session_id, Some(Bytes::copy_from_slice(&answer.password)));
+        Seen::Opened { resumed, read_only }
+    }
+
+    fn wait(&mut self, most: Duration) {
+        self.stream.set_read_timeout(Some(most)).unwrap();
+    }
+
+    pub(crate) fn hang_up(&mut self) {
+        // An error: the server has done so.
+        let _ = self.stream.shutdown(Shutdown::Both);
+        self.closed = true;
     }
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Sends frames, and takes what comes until each is answered or the connection ends.
-    pub(crate) fn say(&mut self, burst: &[Frame], sessions: [i64; 2]) -> Vec<Seen> {
+    /// Waits for the end that the server makes.
+    pub(crate) fn end(&mut self) -> Seen {
+        loop {
+            if let Err(end) = self.frame() {
+                return end;
+            }
+        }
+    }
+
+    pub(crate) fn send(&mut self, burst: &[Frame]) {
+        let mut bytes = Vec::new();
+        for frame in burst {
+            let start = bytes.len();
+            bytes.extend_from_slice(&frame.bytes);
+            if let Some(at) = frame.zxid_at {
+                bytes[start + at..start + at + 8].copy_from_slice(&self.zxid.to_be_bytes());
+            }
+        }
+        // An error: the server has hung up, which shows when it is read.
+        let _ = self.stream.write_all(&bytes);
+    }
+
+    /// Takes what comes until each of these is answered, or the connection ends.
+    pub(crate) fn receive(&mut self, burst: &[Frame], sessions: [i64; 2]) -> Vec<Seen> {
         let mut all = Vec::new();
         if self.closed {
             return all;
         }
-        let bytes: Vec<u8> = burst.iter().flat_map(|frame| frame.bytes.clone()).collect();
-        // An error: the server has hung up, which shows below.
-        let _ = self.stream.write_all(&bytes);
+        // ZooKeeper 3.8 does not answer a check.
+        let silent = burst.iter().any(|frame| frame.name.contains("Check") || frame.name == "kind 13");
+        self.wait(if silent { Duration::from_secs(2) } else { PATIENCE });
         let mut open: Vec<&Frame> = burst.iter().collect();
         while !open.is_empty() {
             match self.frame() {
@@ -87,6 +215,7 @@ impl Connection {
                         all.push(Seen::Event { kind: event.kind, state: event.state, path: event.path });
                         continue;
                     }
+                    self.zxid = self.zxid.max(header.zxid);
                     let place = open.iter().position(|frame| frame.xid == header.xid);
                     let shape = place.map_or(Shape::Nothing, |place| open.remove(place).shape);
                     let body =
@@ -99,11 +228,7 @@ impl Connection {
                     });
                     // ZooKeeper may answer some more before it hangs up.
                     if (header.zxid, header.err) == (-1, Code::UNIMPLEMENTED.0) {
-                        all.push(loop {
-                            if let Err(end) = self.frame() {
-                                break end;
-                            }
-                        });
+                        all.push(self.end());
                         return all;
                     }
                 }
@@ -180,11 +305,11 @@ fn alike(body: Body, sessions: [i64; 2]) -> String {
         Body::PathStat(path, s) => format!("{} {}", unnumbered(&path), stat(&s, sessions)),
         Body::Data(_, s) if s.czxid == 0 => "root".to_owned(),
         Body::Data(data, s) => format!("{} {}", text(&data), stat(&s, sessions)),
-        Body::Children(names) if names.iter().any(|name| name == "r1") => "root".to_owned(),
+        Body::Children(names) if names.iter().any(|name| name == "zookeeper") => "root".to_owned(),
         Body::Children(names) => sorted(names),
         Body::ChildrenStat(_, s) if s.czxid == 0 => "root".to_owned(),
         Body::ChildrenStat(names, s) => format!("{} {}", sorted(names), stat(&s, sessions)),
-        Body::Ephemerals(paths) => sorted(paths),
+        Body::Ephemerals(paths) => sorted(paths.iter().map(|path| unnumbered(path)).collect()),
         Body::Acl(mut acl, s) => {
             acl.sort_by_key(|acl| format!("{acl:?}"));
             format!("{acl:?} {}", stat(&s, sessions))
@@ -207,3 +332,6 @@ fn alike(body: Body, sessions: [i64; 2]) -> String {
         other => format!("{other:?}"),
     }
 }
+
+/// A server that says nothing for longer does not answer.
+const PATIENCE: Duration = Duration::from_secs(20);

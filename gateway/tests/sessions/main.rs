@@ -120,6 +120,45 @@ async fn a_client_that_has_seen_more_is_closed_without_an_answer() {
     node.stop().await;
 }
 
+/// As a ZooKeeper with default settings: there is no read-only mode, also for clients that would accept it.
+#[tokio::test]
+async fn a_node_without_a_leader_opens_no_session() {
+    let node = Node::start().await;
+    let (client, opened) = node.client().await;
+    client.hang_up().await;
+    node.quorum.set_serving(false);
+    let reads = |request| ConnectRequest { read_only: Some(true), ..request };
+    for request in [fresh(), reads(fresh()), reads(resume(&opened))] {
+        let mut client = node.connect();
+        assert_eq!(client.open(&request).await, None, "{request:?}");
+        assert_eq!(client.ended().await, End::Closed);
+    }
+    node.quorum.set_serving(true);
+    let mut client = node.connect();
+    let says = client.open(&reads(resume(&opened))).await.unwrap();
+    assert_eq!(says.read_only, Some(false), "this one writes");
+    client.hang_up().await;
+    node.stop().await;
+}
+
+/// A client has ten seconds for a handshake, and for a frame that it has begun.
+#[tokio::test]
+async fn silent_and_slow_clients_are_closed() {
+    let node = Node::start().await;
+    let silent = node.connect();
+    let mut slow = node.connect();
+    slow.send(&[0, 0, 0, 45, 0]).await;
+    let mut unfinished = node.connect();
+    // Its session does not expire before.
+    unfinished.open(&ConnectRequest { timeout_ms: 30_000, ..fresh() }).await.unwrap();
+    unfinished.send(&[0, 0, 0, 9, 0, 0]).await;
+    let ends = async { (silent.ended().await, slow.ended().await, unfinished.ended().await) };
+    let (silent, slow, unfinished) = tokio::time::timeout(Duration::from_secs(20), ends).await.unwrap();
+    assert!(matches!(silent, End::Silent) && matches!(slow, End::Silent | End::Unfinished), "{slow:?}");
+    assert_eq!(unfinished, End::Unfinished);
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn errors_are_found_in_the_order_of_zookeepers_checks() {
     let node = Node::start().await;
@@ -472,12 +511,36 @@ async fn four_letter_words_are_answered_if_they_are_on_the_list() {
         "{connections}"
     );
     assert!(said("stat").await.contains("\nClients:\n /192.0.2.1:4000[1](queued=0,recved="));
+    assert_eq!(said("stmk").await, "stmk is not executed because it is not in the whitelist.\n");
     // A length that looks like none of them.
     let mut nonsense = node.connect();
     nonsense.send(b"kill").await;
     assert_eq!(nonsense.ended().await, End::Broken);
     node.quorum.set_serving(false);
     client.hang_up().await;
+    node.stop().await;
+}
+
+/// Quorate has no trace lines of ZooKeeper's kinds, but tools of operators may set the mask and read it back.
+#[tokio::test]
+async fn the_trace_mask_is_kept() {
+    let node = Node::start_with(Config { words: "*".parse().unwrap(), ..Config::default() }).await;
+    let said = async |parts: &[&[u8]]| {
+        let mut asks = node.connect();
+        for part in parts {
+            asks.send(part).await;
+            tokio::task::yield_now().await;
+        }
+        asks.text().await
+    };
+    assert_eq!(said(&[b"gtmk"]).await, "306");
+    assert_eq!(said(&[b"stmk\0\0\0", b"\0\0\0\x01\x02"]).await, "258");
+    assert_eq!(said(&[b"gtmk"]).await, "258");
+    let command = node.gateway.command("get_trace_mask").await;
+    assert!(command.status == 200 && command.text.contains("\"tracemask\": 258"), "{}", command.text);
+    let mut silent = node.connect();
+    silent.send(b"stmk\0").await;
+    assert_eq!(silent.hang_up().await, End::Gone);
     node.stop().await;
 }
 
