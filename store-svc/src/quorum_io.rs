@@ -100,7 +100,7 @@ async fn look<F: Feed>(mut feed: F, mut decoder: Decoder, many: bool) -> Result<
     let spans = items.iter().flat_map(applying).collect();
     let snapshot =
         items.iter().any(|item| matches!(item, FeedItem::SnapshotChunk(_) | FeedItem::SnapshotEnd));
-    let mut decode = move || {
+    let decode = move || {
         let said = decoder.decode(items);
         (decoder, said)
     };
