@@ -446,12 +446,13 @@ impl Client {
                     }
                 }
             }
-            (Call::Read(read, _), history::Outcome::Read { result: Ok(outcome), .. }) => match outcome {
-                ReadOutcome::Data { stat, .. } | ReadOutcome::Exists { stat: Some(stat) } => {
-                    note(read.path(), stat)
-                }
-                _ => {}
-            },
+            (
+                Call::Read(read, _),
+                history::Outcome::Read {
+                    result: Ok(ReadOutcome::Data { stat, .. } | ReadOutcome::Exists { stat: Some(stat) }),
+                    ..
+                },
+            ) => note(read.path(), stat),
             _ => {}
         }
     }

@@ -239,13 +239,13 @@ impl<'a> Round<'a> {
         let mut seen: [[Vec<Seen>; 2]; 2] = Default::default();
         let mut answers = Vec::new();
         for server in 0..2 {
-            for who in 0..2 {
-                if let Some(burst) = &bursts[who] {
+            for (who, burst) in bursts.iter().enumerate() {
+                if let Some(burst) = burst {
                     self.sessions[who].connections[server].send(burst);
                 }
             }
-            for who in 0..2 {
-                if let Some(burst) = &bursts[who] {
+            for (who, burst) in bursts.iter().enumerate() {
+                if let Some(burst) = burst {
                     let came = self.sessions[who].connections[server].receive(burst, ids[server]);
                     if server == 0 && answers.is_empty() {
                         answers.clone_from(&came);
@@ -253,11 +253,11 @@ impl<'a> Round<'a> {
                     seen[who][server].extend(came);
                 }
             }
-            for who in 0..2 {
+            for (who, barrier) in barriers.iter().enumerate() {
                 let connection = &mut self.sessions[who].connections[server];
                 if !connection.is_closed() {
-                    connection.send(&barriers[who]);
-                    seen[who][server].extend(connection.receive(&barriers[who], ids[server]));
+                    connection.send(barrier);
+                    seen[who][server].extend(connection.receive(barrier, ids[server]));
                 }
             }
         }
