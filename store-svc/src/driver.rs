@@ -210,6 +210,7 @@ impl<Q: Quorum> Running<Q> {
                 done = self.driver.checkpointer.done() => self.on_checkpoint(done),
                 Some(sign) = self.signs.recv() => self.handle(Input::Sign(sign)),
                 said = self.feed.next() => {
+                    let began = Instant::now();
                     self.on_quorum(said?);
                     // If the quorum delivers entries faster than they can be applied, this branch
                     // always wins. Clients would then wait for its end, and sessions would expire
@@ -218,6 +219,10 @@ impl<Q: Quorum> Running<Q> {
                     self.on_asides_waiting();
                     if !asking {
                         self.on_clients_waiting();
+                    }
+                    if began.elapsed() > TURN {
+                        self.carry_out()?;
+                        tokio::task::yield_now().await;
                     }
                 }
                 Some(aside) = self.driver.asides.recv() => self.on_aside(aside),
@@ -446,6 +451,9 @@ fn no_answer() -> OpError {
     OpError::Internal("the call ended without an answer".into())
 }
 
+/// A message of the quorum that takes longer is followed by a pause for the other tasks of the thread,
+/// above all for the heartbeats of the quorum.
+const TURN: Duration = Duration::from_millis(2);
 /// Maximum number of client messages that are processed before their outputs are carried out, in one
 /// batch to the quorum.
 const INPUTS_AT_ONCE: usize = 256;

@@ -98,8 +98,10 @@ async fn look<F: Feed>(mut feed: F, mut decoder: Decoder, many: bool) -> Result<
         _ => false,
     });
     let spans = items.iter().flat_map(applying).collect();
+    // The start of one drops another that is incomplete.
+    use FeedItem::{SnapshotChunk, SnapshotEnd, SnapshotStart};
     let snapshot =
-        items.iter().any(|item| matches!(item, FeedItem::SnapshotChunk(_) | FeedItem::SnapshotEnd));
+        items.iter().any(|item| matches!(item, SnapshotStart { .. } | SnapshotChunk(_) | SnapshotEnd));
     let decode = move || {
         let said = decoder.decode(items);
         (decoder, said)

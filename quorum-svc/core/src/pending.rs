@@ -24,7 +24,8 @@ struct Item {
     payload: Bytes,
     trace: Trace,
     since: Time,
-    /// A leader may have seen the write. Only a write that no leader saw can be refused.
+    /// A leader may have seen the write. Without a leader's answer, only a write that no leader saw can be
+    /// refused.
     sent: bool,
     /// Position in this server's log.
     logged: Option<Zxid>,

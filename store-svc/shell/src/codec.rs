@@ -1,7 +1,7 @@
 //! Translates between the port of the quorum and the inputs and outputs of the core.
 
 use api::{
-    Body, Entry,
+    Body, CommandBody, Entry, Write,
     ports::{FeedItem, Request},
 };
 use proto::store::{decode_command, encode_command};
@@ -50,36 +50,37 @@ impl Decoder {
         Decoder { seed, snapshot: None }
     }
 
-    /// Decodes one batch of the feed, usually into one message.
+    /// Decodes one batch of the feed, usually into one message. A message ends after an entry that may
+    /// take long to apply, so that other work of the node can come in between.
     ///
     /// # Errors
     /// An item is unreadable. Skipping it would lead to another state than on nodes that can read it.
     pub fn decode(&mut self, said: Vec<FeedItem>) -> Result<Vec<FromQuorum>, Fault> {
-        let mut out = Vec::new();
-        let (mut items, mut entries, mut log_bytes) = (Vec::new(), 0, 0);
+        let (mut out, mut next) = (Vec::new(), Batch::default());
         for item in said {
             let whole = match item {
-                FeedItem::Committed(committed) => {
-                    entries += committed.len() as u64;
-                    log_bytes += committed.iter().map(|e| e.weight() as u64).sum::<u64>();
-                    let committed = committed.into_iter().map(decode).collect::<Result<_, _>>()?;
-                    items.push(Feed::Committed(committed));
+                FeedItem::Committed(entries) => {
+                    for entry in entries {
+                        if next.push(entry)? {
+                            out.extend(next.take());
+                        }
+                    }
                     continue;
                 }
                 FeedItem::Status(status) => {
-                    items.push(Feed::Status(status));
+                    next.push_item(Feed::Status(status));
                     continue;
                 }
                 FeedItem::Barrier { ticket } => {
-                    items.push(Feed::Barrier(ticket));
+                    next.push_item(Feed::Barrier(ticket));
                     continue;
                 }
                 FeedItem::Refused { ticket, why } => {
-                    items.push(Feed::Refused { ticket, why });
+                    next.push_item(Feed::Refused { ticket, why });
                     continue;
                 }
                 FeedItem::Lost { ticket } => {
-                    items.push(Feed::Lost(ticket));
+                    next.push_item(Feed::Lost(ticket));
                     continue;
                 }
                 // An incomplete snapshot is useless.
@@ -97,17 +98,53 @@ impl Decoder {
                     FromQuorum::State { state: Box::new(state), bytes }
                 }
             };
-            if !items.is_empty() {
-                let items = std::mem::take(&mut items);
-                out.push(FromQuorum::Feed { items, entries, log_bytes });
-                (entries, log_bytes) = (0, 0);
-            }
+            out.extend(next.take());
             out.push(whole);
         }
-        if !items.is_empty() {
-            out.push(FromQuorum::Feed { items, entries, log_bytes });
-        }
+        out.extend(next.take());
         Ok(out)
+    }
+}
+
+/// The next [`FromQuorum::Feed`].
+#[derive(Default)]
+struct Batch {
+    items: Vec<Feed>,
+    /// Entries after `items`.
+    committed: Vec<Committed>,
+    entries: u64,
+    log_bytes: u64,
+}
+
+impl Batch {
+    /// Adds an entry. Returns true if it may take long to apply.
+    fn push(&mut self, entry: Entry) -> Result<bool, Fault> {
+        self.entries += 1;
+        self.log_bytes += entry.weight() as u64;
+        let entry = decode(entry)?;
+        let body = entry.command.as_ref().map(|command| &command.body);
+        let long =
+            matches!(body, Some(CommandBody::CloseSession { .. } | CommandBody::Write(Write::DeleteTree(_))));
+        self.committed.push(entry);
+        Ok(long)
+    }
+
+    fn push_item(&mut self, item: Feed) {
+        self.end_entries();
+        self.items.push(item);
+    }
+
+    fn end_entries(&mut self) {
+        if !self.committed.is_empty() {
+            self.items.push(Feed::Committed(std::mem::take(&mut self.committed)));
+        }
+    }
+
+    /// The message so far, if there is any.
+    fn take(&mut self) -> Option<FromQuorum> {
+        self.end_entries();
+        let Batch { items, entries, log_bytes, .. } = std::mem::take(self);
+        (!items.is_empty()).then_some(FromQuorum::Feed { items, entries, log_bytes })
     }
 }
 

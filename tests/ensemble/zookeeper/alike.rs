@@ -209,7 +209,7 @@ fn without_numbers(said: &[String]) -> Vec<String> {
         !line.is_empty() && !log && !line.contains("type:None") && !line.contains("SESSION_EVENT")
     };
     let one = |line: &String| {
-        let (name, value) = line.split_once(" = ").unwrap_or((line, ""));
+        let (name, value) = line.split_once(" = ").or_else(|| line.split_once('=')).unwrap_or((line, ""));
         match name.trim_start() {
             "cZxid" | "mZxid" | "pZxid" | "ctime" | "mtime" => format!("{name} = #"),
             "ephemeralOwner" if !["0", "0x0"].contains(&value) => format!("{name} = #"),

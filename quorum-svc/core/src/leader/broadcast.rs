@@ -14,7 +14,8 @@ use crate::{
 };
 
 /// A proposal carries a commit only if the follower has everything committed and at most this many
-/// bytes are uncommitted. Then the commit arrives as early as a message of its own would.
+/// bytes are uncommitted or not durable here. Then the commit arrives as early as a message of its own
+/// would.
 const RIDE_BYTES: usize = 64 << 10;
 
 impl Learner {

@@ -19,6 +19,8 @@ pub(super) struct Answers {
     /// Connections with further answers, which wait for their turn. A connection occurs once.
     later: VecDeque<ConnId>,
     queued: BTreeSet<ConnId>,
+    /// Number of changes that were matched with the watches of connections in this turn.
+    pub(super) matched: usize,
 }
 
 impl Answers {

@@ -6,7 +6,7 @@ use api::{Acl, Create, Expected, Identities, Page, Path, data_len, ports::Room, 
 use bytes::Bytes;
 
 use super::*;
-use crate::{Tree, digest};
+use crate::{Tree, digest, watch::TURN};
 use outbox::Place;
 use reading::{expected, listed, read_all};
 use watching::Sender;
@@ -41,6 +41,8 @@ pub(super) struct Conn {
     /// `None`: the connection receives the events of each entry when it is applied. Otherwise it
     /// receives events from the history after this entry, see [`watching`].
     pub(super) cursor: Option<Zxid>,
+    /// Weight of the next group, if it had no room; else 0.
+    pub(super) next_group: usize,
     /// Items that wait while the connection is behind, each with the entry that it follows. Bounded by
     /// the requests, whose answers these are.
     pub(super) behind: VecDeque<(Zxid, Item)>,
@@ -108,6 +110,7 @@ impl Conn {
             asked: 0,
             unsent: 0,
             cursor: None,
+            next_group: 0,
             behind: VecDeque::new(),
             behind_weight: 0,
             told: (Zxid::ZERO, Time(0)),
@@ -243,9 +246,13 @@ impl Server {
 
     /// Continues with connections that have more answers, a few at a time.
     pub(super) fn answer_more(&mut self) {
+        self.answers.matched = 0;
         for _ in 0..CONNECTIONS_AT_ONCE {
             let Some(id) = self.answers.next() else { return };
             self.run(id);
+            if self.answers.matched >= TURN {
+                return;
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use api::{
 };
 
 use super::{connection::Conn, *};
-use crate::watch::{Added, Reached, Watches, event};
+use crate::watch::{Added, Reached, TURN, Watches, event};
 
 /// Approximate maximum size of a group or state, in bytes; larger ones are split. A part has at least
 /// one event or znode.
@@ -44,7 +44,8 @@ impl Sender<'_> {
     fn has_room(&self, conn: &Conn, coming: usize, weight: usize) -> bool {
         let allowed = self.answers.allowance(self.limits).min(self.limits.events_max).max(EVENTS_LEAST);
         let unsent = conn.unsent().saturating_sub(conn.behind_weight) + coming;
-        unsent == 0 || unsent + weight <= allowed
+        // A group that is larger than a share goes out alone.
+        unsent + weight <= allowed || unsent == 0 && self.answers.allows(self.limits, 0, weight)
     }
 
     /// Sends an item that was not counted before.
@@ -101,20 +102,26 @@ pub(super) fn catch_up(
     state: &State,
     sender: &mut Sender<'_>,
 ) {
+    // To match a large entry again takes long, and it still has no room.
+    if conn.next_group > 0 && !sender.has_room(conn, 0, conn.next_group) {
+        return sender.answers.wait(id);
+    }
+    let mut budget = TURN;
     while let Some(mut cursor) = conn.cursor {
         let bound = conn.behind.front().map_or(state.applied(), |(after, _)| *after);
         let mut sent = Vec::new();
         // Counted immediately: `room` must include earlier items.
-        let mut coming = 0;
+        let (mut coming, mut next_group) = (0, 0);
         let room = |weight| {
             let fits = sender.has_room(conn, coming, weight);
-            coming += if fits { weight } else { 0 };
+            (coming, next_group) = if fits { (coming + weight, 0) } else { (coming, weight) };
             fits
         };
-        let reached =
-            watches.catch_up(id, &mut cursor, (bound, state.tree(), &conn.identities), room, |item| {
-                sent.push(item)
-            });
+        let means = (bound, state.tree(), &conn.identities);
+        let left = budget;
+        let reached = watches.catch_up(id, &mut cursor, means, &mut budget, room, |item| sent.push(item));
+        sender.answers.matched += left - budget;
+        conn.next_group = next_group;
         sent.into_iter().for_each(|item| sender.send_parts(id, conn, item));
         conn.cursor = Some(cursor);
         match reached {
@@ -213,15 +220,7 @@ impl Server {
         }
         let Server { watches, conns, outbox, answers, config, now, state, .. } = self;
         let mut sender = Sender { outbox, answers, limits: &config.limits, now: *now };
-        if watches.is_large(changes.len()) {
-            for id in watches.conns() {
-                if let Some(conn) = conns.get_mut(&id).filter(|conn| conn.cursor.is_none()) {
-                    conn.cursor = Some(before);
-                    sender.answers.again_later(id);
-                }
-            }
-        }
-        let mut behind = Vec::new();
+        let (mut behind, mut later) = (Vec::new(), Vec::new());
         let conns = std::cell::RefCell::new(conns);
         let live = |id| {
             let conns = conns.borrow();
@@ -238,8 +237,15 @@ impl Server {
             behind.push(id);
             false
         };
-        let mark = watches.applied(state.applied(), state.time_ms(), &changes, live, send);
+        let in_its_turn = |id| {
+            if let Some(conn) = conns.borrow_mut().get_mut(&id) {
+                conn.cursor = Some(before);
+                later.push(id);
+            }
+        };
+        let mark = watches.applied(state.applied(), state.time_ms(), &changes, live, send, in_its_turn);
         behind.into_iter().for_each(|id| sender.answers.wait(id));
+        later.into_iter().for_each(|id| sender.answers.again_later(id));
         if mark {
             self.send_marks(|_, _| true);
         }

@@ -51,14 +51,16 @@ impl History {
         *self = History::new(floor, self.max.0, self.max.1);
     }
 
-    /// Adds the changes of an entry. Removes whole old entries to make room.
+    /// Adds the changes of an entry. Removes whole old entries to make room, but never this one: streams
+    /// may be about to take it from here.
     pub(super) fn push(&mut self, zxid: Zxid, time_ms: i64, changes: &[Arc<Change>]) {
         for change in changes {
             self.bytes += change.weight();
             self.entries.push_back(Entry { zxid, time_ms, change: change.clone() });
         }
         while self.entries.len() > self.max.0 || self.bytes > self.max.1 {
-            let Some(oldest) = self.entries.front().map(|entry| entry.zxid) else { return };
+            let oldest = self.entries.front().map(|entry| entry.zxid);
+            let Some(oldest) = oldest.filter(|&oldest| oldest < zxid) else { return };
             self.floor = oldest;
             while let Some(entry) = self.entries.pop_front_if(|entry| entry.zxid == oldest) {
                 self.bytes -= entry.change.weight();

@@ -30,9 +30,9 @@ use history::History;
 use table::{Hit, Table};
 
 /// Maximum number of history entries sent to one connection in one turn: about a millisecond of work.
-const TURN: usize = 1_000;
+pub(crate) const TURN: usize = 1_000;
 
-/// Maximum number of changes times connections that are matched when an entry is applied: some 20 ms of work.
+/// Approximate maximum number of events that are sent when their entry is applied: some 20 ms of work.
 const AT_ONCE: usize = 100_000;
 
 /// All watches of a node, and the history.
@@ -150,17 +150,12 @@ impl Watches {
         self.table.count(conn) > 0
     }
 
-    /// Whether an entry with this many changes needs too much work to send its events to all
-    /// connections at once. Then all of them take it from the history, each in its turn.
-    pub(crate) fn is_large(&self, changes: usize) -> bool {
-        changes > 1 && changes.saturating_mul(self.table.streams()) > AT_ONCE
-    }
-
-    /// Handles an applied entry. If the entry [is large](Watches::is_large), the caller has set the
-    /// cursors of all connections before, and none is live. `live` returns the identities of a
-    /// connection that has received all events before it; `send` sends a group to a connection, and
-    /// returns whether that was possible. Returns true if all connections need a mark, because the
-    /// history will soon drop entries that some do not know to have passed.
+    /// Handles an applied entry. `live` returns the identities of a connection that has received all
+    /// events before it; `send` sends a group to a connection, and returns whether that was possible. If
+    /// the entry has too many events to send them at once, `later` is called instead for each live
+    /// connection that may get some: it takes them from the history, in a turn of its own. Returns true
+    /// if all connections need a mark, because the history will soon drop entries that some do not know
+    /// to have passed.
     pub(crate) fn applied(
         &mut self,
         zxid: Zxid,
@@ -168,13 +163,17 @@ impl Watches {
         changes: &[Arc<Change>],
         live: impl Fn(ConnId) -> Option<Identities>,
         mut send: impl FnMut(ConnId, WatchGroup) -> bool,
+        later: impl FnMut(ConnId),
     ) -> bool {
         self.history.push(zxid, time_ms, changes);
         let mut groups = BTreeMap::new();
-        let none_is_live = self.is_large(changes.len());
-        for change in changes.iter().filter(|_| !none_is_live) {
-            for hit in self.table.hits(zxid, change, None, &live) {
-                enter(groups.entry(hit.conn).or_default(), change, hit);
+        if let Some(conns) = self.table.audience(changes, AT_ONCE) {
+            conns.into_iter().filter(|&conn| live(conn).is_some()).for_each(later);
+        } else {
+            for change in changes {
+                for hit in self.table.hits(zxid, change, None, &live) {
+                    enter(groups.entry(hit.conn).or_default(), change, hit);
+                }
             }
         }
         for (conn, Told { events, over }) in groups {
@@ -194,12 +193,14 @@ impl Watches {
     }
 
     /// Sends a connection the missing events after `cursor`, up to `bound`. `room` returns whether
-    /// there is room for this many bytes.
+    /// there is room for this many bytes. Each change that is matched takes one of `budget`; an entry is
+    /// matched as a whole.
     pub(crate) fn catch_up(
         &mut self,
         conn: ConnId,
         cursor: &mut Zxid,
         (bound, tree, caller): (Zxid, &Tree, &Identities),
+        budget: &mut usize,
         mut room: impl FnMut(usize) -> bool,
         mut send: impl FnMut(Item),
     ) -> Reached {
@@ -207,9 +208,8 @@ impl Watches {
             self.give_up(conn, *cursor, bound, (tree, caller), &mut send);
             *cursor = self.history.floor().min(bound);
         }
-        let mut budget = TURN;
         while *cursor < bound && self.table.count(conn) > 0 {
-            if budget == 0 {
+            if *budget == 0 {
                 return Reached::Turn;
             }
             let Watches { history, table, .. } = &*self;
@@ -217,7 +217,7 @@ impl Watches {
             let Some((zxid, told)) = next.map(|(zxid, changes)| {
                 let mut told = Told::default();
                 for change in changes {
-                    budget = budget.saturating_sub(1);
+                    *budget = budget.saturating_sub(1);
                     for hit in table.hits(zxid, change, Some(conn), &|_| Some(caller.clone())) {
                         enter(&mut told, change, hit);
                     }

@@ -4,7 +4,10 @@
 //! A watch uses 24 bytes here, 4 in the list of its path and 4 in that of its stream. A path uses some
 //! 150 bytes, independent of its number of watches.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use api::{
     Identities, Path, Zxid,
@@ -44,6 +47,8 @@ pub(super) struct Watch {
 struct Watched {
     path: Path,
     watches: List,
+    /// Number of subtree watches among them.
+    trees: u32,
 }
 
 /// Watches of one path, by stream.
@@ -112,7 +117,7 @@ impl Table {
         let known = self.by_path.get(&spec.path).copied();
         let path = known.unwrap_or_else(|| {
             let watches = List::Many(Vec::new());
-            let path = self.paths.insert(Watched { path: spec.path.clone(), watches });
+            let path = self.paths.insert(Watched { path: spec.path.clone(), watches, trees: 0 });
             self.by_path.insert(spec.path.clone(), path);
             path
         });
@@ -139,6 +144,7 @@ impl Table {
         let Table { watches, paths, .. } = self;
         if let Some(watched) = paths.get_mut(path) {
             watched.watches.insert(number, |other| key(watches, other).cmp(&(stream, number)));
+            watched.trees += u32::from(spec.scope == WatchScope::Tree);
         }
     }
 
@@ -217,8 +223,7 @@ impl Table {
             Some(None) => return Vec::new(),
         };
         let mut found = Vec::new();
-        let mut look = |path: &str, sees: &dyn Fn(&Watch) -> bool| {
-            let Some(watched) = self.by_path.get(path).and_then(|&path| self.paths.get(path)) else { return };
+        for (above, _, watched) in self.concerned(change.path.as_str()) {
             let list = watched.watches.as_slice();
             let list = match only {
                 None => list,
@@ -228,29 +233,21 @@ impl Table {
                     &list[begin..begin + len]
                 }
             };
+            let sees = |watch: &Watch| {
+                watch.kinds.contains(change.kind)
+                    && zxid > watch.floor
+                    && match watch.scope {
+                        WatchScope::Node => above == 0,
+                        WatchScope::Children => {
+                            above == 1 || above == 0 && change.kind == ChangeKind::Deleted
+                        }
+                        WatchScope::Tree => true,
+                    }
+            };
             let watches = list.iter().filter_map(|&number| Some((number, self.watches.get(number)?)));
-            let sees = |watch: &Watch| watch.kinds.contains(change.kind) && zxid > watch.floor && sees(watch);
             found.extend(
                 watches.filter(|(_, watch)| sees(watch)).map(|(number, watch)| (watch.stream, number)),
             );
-        };
-        let path = change.path.as_str();
-        look(path, &|watch| match watch.scope {
-            WatchScope::Node | WatchScope::Tree => true,
-            WatchScope::Children => change.kind == ChangeKind::Deleted,
-        });
-        let (mut above, mut is_parent) = (parent(path), true);
-        let mut depth = depth(path);
-        while let Some(path) = above {
-            depth -= 1;
-            if is_parent || self.trees.get(depth).is_some_and(|&trees| trees > 0) {
-                look(path, &|watch| match watch.scope {
-                    WatchScope::Node => false,
-                    WatchScope::Children => is_parent,
-                    WatchScope::Tree => true,
-                });
-            }
-            (above, is_parent) = (parent(path), false);
         }
         found.sort_unstable();
         let (mut hits, mut last, mut rights): (Vec<Hit>, _, _) = (Vec::new(), None, (false, false));
@@ -283,6 +280,49 @@ impl Table {
         hits
     }
 
+    /// If the changes of an entry have more than about `most` events: the connections that may get some
+    /// of them.
+    pub(super) fn audience(&self, changes: &[Arc<Change>], most: usize) -> Option<BTreeSet<ConnId>> {
+        let concerned = || changes.iter().flat_map(|change| self.concerned(change.path.as_str()));
+        let events = |(above, _, watched): (usize, u32, &Watched)| match above {
+            0 | 1 => watched.watches.as_slice().len(),
+            _ => watched.trees as usize,
+        };
+        let mut sum = 0;
+        if concerned().map(events).all(|events| {
+            sum += events;
+            sum <= most
+        }) {
+            return None;
+        }
+        let (mut seen, mut conns) = (HashSet::new(), BTreeSet::new());
+        for (above, path, watched) in concerned() {
+            // Changes of siblings concern the same watches above them.
+            if !seen.insert((above.min(2), path)) {
+                continue;
+            }
+            let numbers = watched.watches.as_slice().iter();
+            let watches = numbers.filter_map(|&number| self.watches.get(number));
+            let watches = watches.filter(|watch| above < 2 || watch.scope == WatchScope::Tree);
+            conns.extend(watches.filter_map(|watch| Some(self.streams.get(watch.stream)?.conn)));
+        }
+        Some(conns)
+    }
+
+    /// The watched paths whose watches may see a change of this znode: its own (0), its parent's (1), and
+    /// those further above with subtree watches. Also returns the number of the path.
+    fn concerned<'a>(&'a self, path: &'a str) -> impl Iterator<Item = (usize, u32, &'a Watched)> + 'a {
+        let up = std::iter::successors(Some((path, depth(path))), |&(path, depth)| {
+            parent(path).map(|parent| (parent, depth - 1))
+        });
+        up.enumerate()
+            .filter(|&(above, (_, depth))| above < 2 || self.trees.get(depth).is_some_and(|&trees| trees > 0))
+            .filter_map(|(above, (path, _))| {
+                let &number = self.by_path.get(path)?;
+                Some((above, number, self.paths.get(number)?))
+            })
+    }
+
     fn stream(&self, conn: ConnId) -> Option<(u32, &Stream)> {
         let number = *self.by_conn.get(&conn)?;
         Some((number, self.streams.get(number)?))
@@ -308,10 +348,11 @@ impl Table {
         let Some(&watch) = watches.get(number) else { return };
         let Some(watched) = paths.get_mut(watch.path) else { return };
         watched.watches.remove(|other| key(watches, other).cmp(&(watch.stream, number)));
-        if watch.scope == WatchScope::Tree
-            && let Some(trees) = self.trees.get_mut(depth(watched.path.as_str()))
-        {
-            *trees -= 1;
+        if watch.scope == WatchScope::Tree {
+            watched.trees -= 1;
+            if let Some(trees) = self.trees.get_mut(depth(watched.path.as_str())) {
+                *trees -= 1;
+            }
         }
         if watched.watches.as_slice().is_empty()
             && let Some(watched) = paths.remove(watch.path)

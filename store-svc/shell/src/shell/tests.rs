@@ -143,3 +143,20 @@ fn a_state_that_is_not_the_leaders_is_built_again_once_and_stops_the_node_if_it_
     assert_eq!(store.feed(log("/a")).unwrap(), []);
     assert_eq!(store.shell.server.agreed(), z(2));
 }
+
+#[test]
+fn a_message_ends_behind_an_entry_that_may_take_long() {
+    let close =
+        |counter| entry(counter, CommandBody::CloseSession { session: api::SessionId(1), expired: None });
+    let log = vec![create(1, "/a"), close(2), close(3), create(4, "/b"), create(5, "/c")];
+    let status = FeedItem::Status(Default::default());
+    let decoded = Decoder::new(0).decode(vec![FeedItem::Committed(log), status]).unwrap();
+    let entries: Vec<(u64, usize)> = decoded
+        .iter()
+        .map(|said| match said {
+            FromQuorum::Feed { items, entries, .. } => (*entries, items.len()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(entries, [(2, 1), (1, 1), (2, 2)]);
+}

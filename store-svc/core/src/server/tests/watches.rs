@@ -181,18 +181,25 @@ fn v04_a_watch_of_a_subtree_sees_all_below_by_their_own_paths_and_no_neighbours(
     assert_eq!(seen, expected);
 }
 
+fn events(items: &[(ConnId, Item)]) -> usize {
+    items.iter().filter(|(_, item)| matches!(item, Item::Events(_))).count()
+}
+
 #[test]
 fn an_entry_that_changes_much_under_many_watches_reaches_each_stream_in_a_turn_of_its_own() {
-    let (mut node, mut log) = limited(41, Limits::default());
+    let (mut node, mut log) = limited(42, Limits::default());
     let znodes = 2_600;
-    node.write(&mut log, [create("/t")]);
+    node.write(&mut log, [create("/t"), create("/other")]);
     node.write(&mut log, (0..znodes).map(|n| create(&format!("/t/{n}"))));
     (1..=40).for_each(|conn| node.watch(conn, [watch(1, "/t", WatchScope::Tree)]));
-    node.write(&mut log, [super::trees::tree("/t")]);
-    let events =
-        |items: &[(ConnId, Item)]| items.iter().filter(|(_, i)| matches!(i, Item::Events(_))).count();
+    node.watch(41, [watch(1, "/other", WatchScope::Node)]);
+    node.write(&mut log, [super::trees::tree("/t"), set("/other", "x")]);
+    assert_eq!(told(&node.take(41)).len(), 1, "a stream with other watches does not wait");
     assert_eq!(events(&node.sent), 0, "the entry itself sends nothing to so many");
     assert!(node.server.has_more());
+    node.input(Input::Tick);
+    let streams: std::collections::BTreeSet<ConnId> = node.sent.iter().map(|(conn, _)| *conn).collect();
+    assert_eq!(streams.len(), 1, "one stream in a turn");
     (1..=40).for_each(|conn| node.ask(conn, 2, vec![get("/t")]));
     for conn in 1..=40 {
         let items = node.take_all(conn);
@@ -202,6 +209,48 @@ fn an_entry_that_changes_much_under_many_watches_reaches_each_stream_in_a_turn_o
         assert_eq!(zxids.len(), 1, "one entry is one group, in parts");
         assert!(matches!(items.last(), Some(Item::Response(_))), "the answer comes last");
     }
+    assert_eq!(node.server.watch_figures().counted.gone, 0);
+}
+
+#[test]
+fn many_streams_with_one_watch_each_do_not_wait_for_an_entry_that_concerns_few_of_them() {
+    let (mut node, mut log) = limited(2, Limits::default());
+    node.watch(1, [watch(1, "/a", WatchScope::Node)]);
+    let others = (2..=100_000).map(|id| watch(id, &format!("/w{id}"), WatchScope::Node));
+    node.ask(2, 1, vec![add(others.take(99_000))]);
+    node.take(2);
+    let parts = (0..20).map(|n| MultiOp::Create(Create::new(path(&format!("/n{n}")), Bytes::new())));
+    let a = MultiOp::Create(Create::new(path("/a"), Bytes::new()));
+    node.write(&mut log, [Op::Write(Write::Multi(parts.chain([a]).collect()))]);
+    assert_eq!(events(&node.sent), 1);
+    assert!(!node.server.has_more());
+}
+
+#[test]
+fn a_group_that_is_larger_than_the_history_reaches_its_streams_one_after_the_other() {
+    let limits = Limits { history_entries: 100, unsent_total_max: 1 << 20, ..Limits::default() };
+    let (mut node, mut log) = limited(45, limits);
+    let znodes = 2_500;
+    node.write(&mut log, [create("/t")]);
+    node.write(&mut log, (0..znodes).map(|n| create(&format!("/t/{n}"))));
+    (1..=45).for_each(|conn| node.watch(conn, [watch(1, "/t", WatchScope::Tree)]));
+    node.write(&mut log, [super::trees::tree("/t")]);
+    for _ in 0..1_000 {
+        node.input(Input::Tick);
+    }
+    let sent: usize = node.sent.iter().map(|(_, item)| item.weight()).sum();
+    assert!(sent <= 1 << 20, "{sent} bytes wait for clients");
+    let mut missing: std::collections::BTreeSet<u64> = (1..=45).collect();
+    for _ in 0..100 {
+        for conn in missing.clone() {
+            let changes: usize = told(&node.take_all(conn)).iter().map(|(_, changes)| changes.len()).sum();
+            assert!(changes == 0 || changes == znodes + 1, "{changes}");
+            if changes > 0 {
+                missing.remove(&conn);
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:?}");
     assert_eq!(node.server.watch_figures().counted.gone, 0);
 }
 
