@@ -209,8 +209,8 @@ pub enum OpError {
     BadPath(#[from] PathError),
     /// The access list of the znode does not give the caller this permission; for a create or a delete, the parent's.
     #[error(
-        "the access list of {path} does not give you {permission}; connect with an identity that has it, or have somebody with ADMIN \
-         change the list"
+        "the access list of {path} does not give you {permission}; connect with an identity that has it, or ask a client with \
+         ADMIN to change the list"
     )]
     NoAuth {
         /// Whose list.
@@ -325,7 +325,7 @@ pub enum OpError {
     /// A hard bound of a quota would be exceeded.
     #[error(
         "the quota of {path} allows {limit} {counted} below it, and this would make it {actual}; delete what is not needed there, or \
-         have somebody with ADMIN raise it (`quorate quota set`)"
+         ask a client with ADMIN to raise it (`quorate quota set`)"
     )]
     QuotaExceeded {
         /// Whose quota.

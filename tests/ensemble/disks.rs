@@ -402,7 +402,7 @@ fn b21_a_tree_that_no_file_system_can_hold_comes_back_with_its_counters() {
     let whole = read("one");
     std::fs::write(file("part"), &whole[..whole.len() - 60]).unwrap();
     let (code, text) = node.run(&["import", &file("part"), "/part"]);
-    assert!(code != Some(0) && text.contains("damaged or not whole"), "{code:?} {text}");
+    assert!(code != Some(0) && text.contains("damaged or incomplete"), "{code:?} {text}");
 }
 
 #[test]

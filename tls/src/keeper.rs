@@ -116,7 +116,7 @@ impl Keeper {
                         if why != complaint {
                             tracing::warn!(
                                 reason = why,
-                                "changed certificates cannot be used; those before stay"
+                                "changed certificates cannot be used; the previous ones stay in use"
                             );
                             complaint = why;
                         }

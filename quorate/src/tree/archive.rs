@@ -184,7 +184,7 @@ impl Reader {
 
     fn damaged(&self) -> Failure {
         Failure::refused(format!(
-            "the archive {} is damaged or not whole, at line {}: nothing of it is to be trusted; take another copy",
+            "the archive {} is damaged or incomplete, at line {}; do not use any part of it, take another copy",
             self.path.display(),
             self.number
         ))

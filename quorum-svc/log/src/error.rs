@@ -13,7 +13,7 @@ pub enum LogError {
     Disk(#[from] DiskError),
     /// Durable entries are unreadable, and no crash can have caused that.
     #[error(
-        "{} is damaged at byte {offset}, behind zxid {zxid_before}: {found}. Check the disk; a node that is started \
+        "{} is damaged at byte {offset}, after zxid {zxid_before}: {found}. Check the disk; a node that is started \
          again puts the damaged part aside and heals from its leader",
         segment.display()
     )]

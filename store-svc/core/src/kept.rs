@@ -496,7 +496,7 @@ pub(crate) fn too_many_quotas() -> OpError {
         what: "quotas".to_owned(),
         limit: QUOTAS_MAX as u64,
         actual: QUOTAS_MAX as u64,
-        remedy: "remove quotas that nobody needs, or set one further up".to_owned(),
+        remedy: "remove unused quotas, or set one on a parent".to_owned(),
     }
 }
 

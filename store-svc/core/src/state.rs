@@ -117,7 +117,7 @@ impl State {
                 if self.sessions.len() >= *sessions_max as usize =>
             {
                 Err(OpError::Overloaded(format!(
-                    "the ensemble has {} open sessions, and its limit is {sessions_max}; close those that nobody uses, let \
+                    "the ensemble has {} open sessions, and its limit is {sessions_max}; close unused sessions, let \
                      them expire, or raise `limits.sessions` on all nodes",
                     self.sessions.len()
                 )))

@@ -65,7 +65,7 @@ impl<Q: Quorum> Running<Q> {
             }
             tracing::error!(
                 %error, retry_in = ?pause,
-                "the checkpoint cannot be written; the node goes on without"
+                "the checkpoint cannot be written; the node continues without it"
             );
             self.schedule.failed = Some((Instant::now() + pause, pause));
             self.driver.shell.server.forget_checkpoint();

@@ -251,9 +251,8 @@ impl Watches {
             what: format!("watches of this {of}"),
             limit: limit as u64,
             actual: actual as u64,
-            remedy:
-                "cancel watches that nobody needs, or watch a subtree with one watch instead of each znode"
-                    .to_owned(),
+            remedy: "cancel unused watches, or watch a subtree with one watch instead of each znode"
+                .to_owned(),
         };
         match spec {
             WatchSpec { id: 0, .. } => bad("id is 0; give each watch of a stream another number from 1 on"),
@@ -261,7 +260,7 @@ impl Watches {
                 "from_zxid says where to go on, and STATE_RULE_ALWAYS says to begin anew; leave one of them out",
             ),
             WatchSpec { state: StateRule::Always | StateRule::IfGone, once: true, .. } => bad(
-                "state: a watch that fires once is told of the next change only; read the znode before it, or leave `once` out",
+                "state: a watch that fires once reports only the next change; read the znode before it, or leave `once` out",
             ),
             WatchSpec { id, .. } if self.table.has(conn, *id) => bad(&format!(
                 "id: the stream has a watch {id} already; cancel it first, or take another number"
