@@ -37,7 +37,7 @@ sim *ARGS:
 mutants *ARGS:
     cargo run --release -p sim --features mutants -- --mutants {{ARGS}}
 
-# Fresh seeds for the property tests, the simulator and torture, these two for so many minutes each. Each prints what it drew.
+# Fresh seeds for the property tests, the simulator and torture, these two for MINUTES each. Each prints its seeds.
 hunt MINUTES:
     seed=$(date +%s) && echo "property tests: PROPTEST_RNG_SEED=$seed" && \
         PROPTEST_RNG_SEED=$seed cargo test --quiet -p election-core -p quorum-core -p quorum-log -p store-core -p history

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Two builds of quorate against each other, in alternating runs: writes/s, and the processor time that the three servers
-# spend on a write, which varies less on a busy machine.
+# spend on a write, which varies less with other load on the machine.
 #
 #   bench/compare-builds.sh ROUNDS BINARY BINARY
 #

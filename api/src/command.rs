@@ -132,8 +132,8 @@ pub enum CommandBody {
         path: Path,
         /// Only this creation of it.
         czxid: Zxid,
-        /// So many milliseconds after its creation a container goes that has never had a child; 0: never. As configured on the
-        /// node that leads. It is part of the command, so that all stores decide alike.
+        /// Milliseconds after its creation at which a container that has never had a child is removed; 0: never. As configured on
+        /// the leader's node. It is part of the command, so that all stores decide alike.
         unused_ms: u64,
     },
 }

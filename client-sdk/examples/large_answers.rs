@@ -1,4 +1,4 @@
-//! `large_answers ENDPOINT COUNT`: makes a znode with so many children whose names have 8,106 bytes. A session with an ephemeral lists them
+//! `large_answers ENDPOINT COUNT`: makes a znode with COUNT children whose names have 8,106 bytes. A session with an ephemeral lists them
 //! and sends a request above the limit of a message. Prints what becomes of both, and of the session.
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! `lock SECONDS PATH ENDPOINT...`: holds an ephemeral with a session time-out of so many seconds, and prints what its session is told. Each line
+//! `lock SECONDS PATH ENDPOINT...`: holds an ephemeral with a session time-out of SECONDS, and prints what its session is told. Each line
 //! begins with the time since 1970 in seconds.
 #![allow(clippy::unwrap_used)]
 

@@ -9,7 +9,7 @@ use api::{
 
 use crate::{Client, ClientError, client::mismatch};
 
-/// So often a listing of several pages begins, while its pages differ.
+/// How often a listing of several pages begins, while its pages differ.
 const LISTINGS_MAX: u32 = 3;
 
 impl Client {

@@ -82,7 +82,7 @@ pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
 }
 
 /// When a whole node stops, its quorum hands over first, and needs its election for that. An election that is restarted
-/// alone waits in vain, but not for long, and delays no other service.
+/// alone waits without need, but not for long, and delays no other service.
 async fn quorum_gone(mut quorum: oneshot::Receiver<watch::Receiver<bool>>) {
     const LIMIT: Duration = Duration::from_secs(3);
     let Ok(mut linked) = quorum.try_recv() else { return };

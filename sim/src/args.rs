@@ -16,7 +16,7 @@ pub(crate) struct Args {
     /// Seeds to run, as FROM..TO, without TO
     #[arg(long, value_parser = range, default_value = "0..100")]
     pub(crate) seeds: Range<u64>,
-    /// Run fresh random seeds for so many minutes; each failing one is printed
+    /// Run fresh random seeds for this many minutes; each failing one is printed
     #[arg(long, value_name = "N", conflicts_with_all = ["seed", "schedule"])]
     pub(crate) minutes: Option<u64>,
     /// Replay one seed
@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// Runs that the search for a smaller schedule may take
     #[arg(long, value_name = "N", default_value_t = 300)]
     pub(crate) shrink_runs: usize,
-    /// Go on after a failure, up to so many
+    /// Continue after failures, up to this number
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) failures: usize,
     /// Threads; default: one for each core
@@ -46,10 +46,10 @@ pub(crate) struct Args {
     /// Where a page is written that shows the failing history on a time line
     #[arg(long, value_name = "FILE")]
     pub(crate) page: Option<PathBuf>,
-    /// Measure how fast a quiet ensemble of three nodes is simulated, over so many simulated seconds
+    /// Measure how fast a quiet ensemble of three nodes is simulated, over this many simulated seconds
     #[arg(long, value_name = "SECONDS")]
     pub(crate) quiet_bench: Option<u64>,
-    /// Hunt every mutant, with at most so many seeds each as --mutant-seeds says
+    /// Hunt every mutant, with at most --mutant-seeds seeds each
     #[cfg(feature = "mutants")]
     #[arg(long)]
     pub(crate) mutants: bool,

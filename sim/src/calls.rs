@@ -54,7 +54,7 @@ impl Calls {
         self.waiting.len()
     }
 
-    /// Asks this node. The caller waits so long, in microseconds.
+    /// Asks this node. The caller waits this long, in microseconds.
     pub(crate) fn begin(
         &mut self,
         cx: &mut Context,

@@ -63,7 +63,7 @@ pub(crate) struct Client {
     paused_until: u64,
     /// What happened meanwhile.
     held: Vec<ClientEvent>,
-    /// For so long it has stood still without a clock that counts that.
+    /// How long it has stood still without a clock that counts that.
     uncounted: u64,
     rng: Chance,
     values: u64,

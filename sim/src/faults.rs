@@ -19,7 +19,7 @@ use crate::net::{End, Hello, Kind, LinkId, Packet};
 use crate::plan::{Fault, Target};
 use crate::world::World;
 
-/// An operator waits so long for a node that is to leave.
+/// How long an operator waits for a node that is to leave.
 const LEAVE_LIMIT: u64 = 5_000_000;
 
 /// What newer builds know.

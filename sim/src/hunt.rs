@@ -34,7 +34,7 @@ pub(crate) fn hunt(args: &Args) -> anyhow::Result<bool> {
         let found = search(mutant, args);
         let (caught, seeds) = match &found {
             Some(Found { seed, violation }) => (violation.invariant.clone(), (seed + 1).to_string()),
-            None => ("**survived**".into(), format!("{} in vain", args.mutant_seeds)),
+            None => ("**survived**".into(), format!("not in {}", args.mutant_seeds)),
         };
         survivors += usize::from(found.is_none());
         println!("{:<24} {caught:<36} {seeds}", mutant.name());

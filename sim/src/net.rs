@@ -53,7 +53,7 @@ pub(crate) enum Packet {
     SnapStart(Zxid, Level),
     SnapChunk(Bytes),
     SnapEnd,
-    /// So many bytes of the message behind it.
+    /// This many bytes of the message that follows the pieces.
     Piece(u64),
     Open(Open, Drawn, Identities),
     Requests {
@@ -184,7 +184,7 @@ impl Net {
         self.slow[place] = factor;
     }
 
-    /// Only so many bytes per second pass from now on; `None`: as many as the plan says.
+    /// At most `bandwidth` bytes per second pass from now on; `None`: as many as the plan says.
     pub(crate) fn make_thin(&mut self, from: End, to: End, bandwidth: Option<u64>) {
         let place = self.place(from, to);
         self.thin[place] = bandwidth;
@@ -256,7 +256,7 @@ impl Context {
         takes * self.net.slow[self.net.place(from, to)]
     }
 
-    /// So long a message is on its way onto the line, behind those before it on the same connection.
+    /// How long a message is on its way onto the line, after those before it on the same connection.
     fn transmission(&self, from: End, to: End, bytes: u64) -> u64 {
         let (End::Node(_), End::Node(_)) = (from, to) else { return 0 };
         let usual = self.plan.network.bandwidth;

@@ -12,7 +12,7 @@ pub struct Plan {
     pub members: Vec<MemberPlan>,
     /// How many clients.
     pub clients: u32,
-    /// So long clients work and faults happen, in microseconds; then everything is healed.
+    /// How long clients work and faults happen, in microseconds; then everything is healed.
     pub active_us: u64,
     /// Time limits of all nodes.
     pub timing: Timing,
@@ -72,13 +72,13 @@ pub struct Sizes {
     pub requests: usize,
     /// The same in bytes.
     pub request_bytes: usize,
-    /// A snapshot is due after so many entries.
+    /// Entries after which a snapshot is due.
     pub snapshot_entries: u64,
     /// Bytes of a piece of a snapshot.
     pub piece: usize,
     /// Entries of the log that stay although a snapshot covers them.
     pub keep_entries: u64,
-    /// A learner that lacks so much more than twice a snapshot gets the snapshot, in bytes.
+    /// A learner that lacks more than twice a snapshot and this many bytes gets the snapshot.
     pub snap_slack: u64,
     /// Unanswered requests that a client sends.
     pub window: usize,
@@ -93,11 +93,11 @@ pub struct Network {
     pub min: u64,
     /// Usually at most.
     pub max: u64,
-    /// So many of 1,000 take up to `spike`.
+    /// How many of 1,000 take up to `spike`.
     pub spikes: u64,
     /// See `spikes`.
     pub spike: u64,
-    /// A task waits at most so long for its turn.
+    /// Longest time that a task waits for its turn.
     pub turn: u64,
     /// Bytes per second that pass in each direction of each connection between nodes; 0: all of them at once.
     #[serde(default)]
@@ -127,7 +127,7 @@ pub struct Workload {
     /// Share of requests before which another takes the session up and uses a number of the client's, of 1,000.
     #[serde(default)]
     pub doubles: u64,
-    /// So long a caller waits, in milliseconds; 0 for ever.
+    /// How long a caller waits, in milliseconds; 0: without a limit.
     pub deadline: u64,
     /// Share of values near the limit, of 1,000.
     #[serde(default)]
@@ -192,17 +192,17 @@ pub enum Fault {
     DialAgain { a: Target, b: Target },
     /// What is said from now on over the present connections from `a` to `b` vanishes.
     BlackHole { a: Target, b: Target },
-    /// Messages from `a` to `b` take so many times longer.
+    /// Messages from `a` to `b` take `factor` times as long.
     Slow { a: Target, b: Target, factor: u64, lasts: u64 },
-    /// Only so many bytes per second pass from `a` to `b`, on each connection.
+    /// At most `bandwidth` bytes per second pass from `a` to `b`, on each connection.
     Thin { a: Target, b: Target, bandwidth: u64, lasts: u64 },
-    /// Every fsync takes so much longer.
+    /// Every fsync takes up to `delay` longer.
     SlowDisk { node: Target, delay: u64, lasts: u64 },
     /// A call to the disk fails: the node stops and is started again, or does without what it wanted to read.
     DiskError { node: Target, op: u8, skip: u32, down: u64 },
     /// A process dies, and a call to the disk fails while it recovers.
     ErrorInRecovery { node: Target, op: u8, skip: u32, down: u64 },
-    /// The disk is full for so long.
+    /// The disk is full for this time.
     DiskFull { node: Target, lasts: u64 },
     /// A process dies, and one bit of a file flips while it is down. `file` and `place` choose which.
     BitFlip { node: Target, file: u64, place: u64, down: u64 },

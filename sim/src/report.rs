@@ -64,7 +64,7 @@ impl Stats {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    /// So many more.
+    /// `times` more.
     pub(crate) fn count_more(&mut self, what: &'static str, times: u64) {
         *self.counts.entry(what).or_default() += times;
     }

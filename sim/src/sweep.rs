@@ -14,7 +14,7 @@ use sim::{Report, Stats, draw, run};
 
 use crate::args::Args;
 
-/// One seed of so many is run twice.
+/// One seed of this number is run twice.
 const TWICE: u64 = 100;
 
 /// Which seeds, handed out one by one.

@@ -121,7 +121,7 @@ fn sum_of(counts: &[Stats], name: &str) -> u64 {
     counts.iter().filter_map(|stats| stats.counts.get(name)).sum()
 }
 
-/// Seed, the node that is behind, and where a bit flips. So many, because whether the damaged place is read hangs on small things.
+/// Seed, the node that is behind, and where a bit flips. There are several, because small changes decide whether the damaged place is read.
 fn cases() -> impl Iterator<Item = (u64, u32, u64)> {
     (5..9).flat_map(|seed| (1..=3).flat_map(move |behind| (3..=5).map(move |n| (seed, behind, n))))
 }

@@ -1,5 +1,5 @@
 """b08_lists.py [CHILDREN [CLIENTS]]: 200 clients list 200,000 children at once. Another session's requests must be answered meanwhile: at most
-50 ms on a quiet machine (docs/reliability.md); this test allows for a busy one."""
+50 ms without other load (docs/reliability.md); this test allows for other load on the machine."""
 from cluster import *
 
 def main(dir):

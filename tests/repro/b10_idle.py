@@ -3,7 +3,7 @@ members find each other through restarts. All these connections come from one ad
 from cluster import *
 
 def silent(ports, count, say=b""):
-    """Keeps so many connections open at each port, and replaces those that are closed."""
+    """Keeps this many connections open at each port, and replaces those that are closed."""
     held = []
     while True:
         held = [(p, s) for p, s in held if open_still(s)]

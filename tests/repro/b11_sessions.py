@@ -1,5 +1,5 @@
 """b11_sessions.py [SECONDS]: one client opens sessions of 60 s and leaves them, as fast as it can. It gets `session.opens_per_second` (100) and ten
-times that at once, and nobody else waits."""
+times that at once, and no other client waits."""
 from cluster import *
 from rawgrpc import *
 

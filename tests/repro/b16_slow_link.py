@@ -1,4 +1,4 @@
-"""b16_slow_link.py [MB_PER_S]: a multi of 18 MB (long paths, no data), and one of nearly 4 MiB, on links of so many MB/s (1.2). The first is refused; the
+"""b16_slow_link.py [MB_PER_S]: a multi of 18 MB (long paths, no data), and one of nearly 4 MiB, on links of MB_PER_S (1.2). The first is refused; the
 second costs time, and no election."""
 from cluster import *
 from rawgrpc import *

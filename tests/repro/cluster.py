@@ -214,7 +214,7 @@ def done(*args, **kw):
     return text
 
 def client(function, *args):
-    """Runs it in a process of its own, that it takes no time of those who measure; less urgent than nodes."""
+    """Runs it in a process of its own, so that it takes no CPU time of the measuring process, and at a lower priority than the nodes."""
     def run():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setpriority(os.PRIO_PROCESS, 0, 10)

@@ -31,7 +31,7 @@ pub struct Issued {
 }
 
 impl Authority {
-    /// A new authority of this name, good for so long.
+    /// A new authority of this name, valid for `life`.
     ///
     /// # Errors
     /// If the system has no random numbers.

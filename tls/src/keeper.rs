@@ -355,7 +355,7 @@ fn own_name(
 pub(crate) const HTTP2: &[u8] = b"h2";
 /// How often the files are looked at. Kubernetes swaps a link when a secret changes, which no watch of a file sees.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// For so long a file does not change once it is written.
+/// Time without a change after which a file counts as written.
 const SETTLED: Duration = Duration::from_secs(1);
 /// Between two warnings that a certificate expires.
 const WARN_EVERY: Duration = Duration::from_secs(86_400);

@@ -1,4 +1,4 @@
-//! Load over ZooKeeper's client protocol, with so many requests in flight, spread evenly over some sessions. A session has a
+//! Load over ZooKeeper's client protocol, with a number of requests in flight, spread evenly over some sessions. A session has a
 //! thread and a blocking socket: what comes in one read is answered by as many requests in one write, so the client costs
 //! little, and the same whoever the server is. Prints one line of JSON.
 

@@ -16,7 +16,7 @@ pub struct Config {
     pub ensemble: Ensemble,
     /// Time that a candidate waits for a better vote once a quorum holds the vote for it. If it is longer
     /// than twice the time of a notification between any two servers, no round elects two leaders, and no
-    /// follower waits in vain.
+    /// follower waits for a server that does not lead.
     pub finalize_wait: Duration,
     /// First pause before a looking server repeats itself. Each further pause is twice as long.
     pub resend_min: Duration,

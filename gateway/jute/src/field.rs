@@ -78,7 +78,7 @@ impl Reader {
 
 /// A value that a record can have.
 pub trait Field: Sized {
-    /// The fewest bytes that it takes: so many elements of a vector can be there at most.
+    /// The fewest bytes that it takes: it bounds the elements of a vector.
     const LEAST: usize;
 
     /// From the front of what is left.

@@ -1,4 +1,4 @@
-//! Frames: a length of four bytes, and so many bytes.
+//! Frames: a length of four bytes, and that many bytes.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 

@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{Field, Malformed, Reader, field::records};
 
-/// Somebody, as a scheme knows them.
+/// An identity of a scheme.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Id {
     /// `world`, `digest`, `ip` ...

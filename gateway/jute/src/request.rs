@@ -123,14 +123,14 @@ requests! {
     Exists = EXISTS {
         /// Which.
         path: String,
-        /// Whether to be told of the next change.
+        /// Whether to watch for the next change.
         watch: bool,
     },
     /// Asks for value and Stat.
     GetData = GET_DATA {
         /// Which.
         path: String,
-        /// Whether to be told of the next change.
+        /// Whether to watch for the next change.
         watch: bool,
     },
     /// Replaces the value.
@@ -160,14 +160,14 @@ requests! {
     GetChildren = GET_CHILDREN {
         /// Of which.
         path: String,
-        /// Whether to be told of the next change.
+        /// Whether to watch for the next change.
         watch: bool,
     },
     /// The same, with the Stat of the parent.
     GetChildren2 = GET_CHILDREN2 {
         /// Of which.
         path: String,
-        /// Whether to be told of the next change.
+        /// Whether to watch for the next change.
         watch: bool,
     },
     /// Later reads see everything that was committed before.

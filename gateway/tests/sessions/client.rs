@@ -177,7 +177,7 @@ impl Client {
         }
     }
 
-    /// Whether nothing comes for so long.
+    /// Whether nothing comes for this time.
     pub(crate) async fn is_silent(&mut self, within: Duration) -> bool {
         let waits = timeout(within, self.stream.read_buf(self.frames.buffer())).await;
         waits.is_err() && self.frames.rest().is_empty()

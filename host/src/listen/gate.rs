@@ -187,7 +187,7 @@ tls::write_to_stream!(impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S>);
 
 /// A frame with fewer bytes is small. As h2 has it (`DEFAULT_DATA_FRAME_OVERHEAD_THRESHOLD`).
 const SMALL: usize = 256;
-/// So many may be untaken: h2 allows half of the connection's window, where each counts as 256 bytes less what it has.
+/// Maximum number of frames that are not taken yet: h2 allows half of the connection's window, where each counts as 256 bytes less what it has.
 const FRAMES: usize = 200;
 /// The time after which readers that take nothing count as stuck.
 const STUCK: Duration = Duration::from_secs(5);

@@ -490,5 +490,5 @@ const UNREAD_FRAMES: usize = super::CLIENT_WINDOW as usize / 256;
 const GROWTH: usize = 32;
 /// ... and how much all parts of a message are at most, because their number is bounded.
 const GROWTH_MAX: usize = 3 << 20;
-/// So much of an answer may wait for the client before more of it is made.
+/// Maximum number of bytes of an answer that wait for the client before more of it is made.
 const AHEAD: usize = 64 << 10;

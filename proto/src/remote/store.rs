@@ -38,8 +38,8 @@ pub struct RemoteCoordination {
 }
 
 impl RemoteCoordination {
-    /// So many streams share a connection without waiting: neither does the store take more at a time, nor do clients that read
-    /// nothing use up the window of the others.
+    /// Maximum number of streams that share a connection without waiting. The store takes no more at a time, and clients that
+    /// read nothing do not use up the window of the others.
     pub const STREAMS: u32 = 128;
 
     /// The store of this neighbour. To be called within a tokio runtime.

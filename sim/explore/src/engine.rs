@@ -187,8 +187,8 @@ struct Seen<S> {
     slots: Vec<Slot>,
 }
 
-/// Number of a state plus one, 0 if the slot is free; and half of its hash, so that other states are rarely looked at
-/// in vain.
+/// Number of a state plus one, 0 if the slot is free; and half of its hash, so that other states are rarely
+/// compared.
 #[derive(Clone, Copy, Default)]
 struct Slot {
     tag: u32,

@@ -151,7 +151,7 @@ impl Ghost {
         self.committed.first().map(|c| c.zxid.epoch())
     }
 
-    /// The wall clock of this node is ahead by so much now.
+    /// The wall clock of this node is ahead by `ahead_ms` now.
     pub(crate) fn clock_set(&mut self, node: PeerId, ahead_ms: i64) {
         if let Some(walls) = &mut self.walls {
             let most = walls.entry(node).or_insert(ahead_ms);

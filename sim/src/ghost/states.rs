@@ -10,7 +10,7 @@ use store_core::State;
 
 use super::Ghost;
 
-/// So many commits between two times that the whole state is encoded and loaded.
+/// Number of commits after which the whole state is encoded and loaded again.
 const ENCODED_EVERY: usize = 64;
 
 /// A bit flipped in the state of a store.

@@ -15,7 +15,7 @@ use super::{ByLink, Node, Stop};
 use crate::context::{Context, NodeEvent};
 use crate::net::{CONNECT_LIMIT, End, Hello, Kind, LinkId, Packet};
 
-/// A new incarnation begins so often: far more often than in production, where nothing else is as quick either.
+/// How often a new incarnation begins: far more often than in production, where nothing else is as quick either.
 const INCARNATION_EVERY: u64 = 5_000_000;
 /// As in production.
 const FIRST: u64 = 200_000;

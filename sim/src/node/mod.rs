@@ -104,7 +104,7 @@ pub(crate) struct Node {
     /// What happened while the process stood still.
     pub(crate) held: Vec<NodeEvent>,
     pub(crate) wall_ms: i64,
-    /// Every fsync takes so much longer until then.
+    /// Until this time every fsync takes up to this much longer.
     pub(crate) slow_disk: (u64, u64),
     /// The next start crashes at this change of the disk.
     pub(crate) crash_in_recovery: Option<u64>,
@@ -123,7 +123,7 @@ pub(crate) struct Node {
 pub(crate) struct Process {
     /// True time of the start.
     started: u64,
-    /// By so much its clock has jumped ahead since then.
+    /// How far its clock has jumped ahead since then.
     ahead: u64,
     pub(crate) election: ElectionShell,
     pub(crate) quorum: QuorumShell,

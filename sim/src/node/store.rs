@@ -513,7 +513,7 @@ impl Node {
     }
 }
 
-/// A part of a snapshot has at most so many znodes.
+/// Maximum number of znodes in a part of a snapshot.
 const PART: u64 = 8;
-/// A client that is slow takes at least so much at once, in bytes.
+/// A slow client takes at least this many bytes at once.
 const SLOW: usize = 24 << 10;

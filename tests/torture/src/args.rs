@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(long, value_parser = humantime::parse_duration, default_value = "60s", value_name = "TIME")]
     pub(crate) duration: Duration,
 
-    /// How many nodes: 3 or 5.
+    /// How many nodes: 3 to 5.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=5), value_name = "N")]
     pub(crate) nodes: u32,
 

@@ -130,7 +130,7 @@ impl Wire {
         operations.push(operation);
     }
 
-    /// Until only so many are left.
+    /// Until only this many are left.
     async fn take_answers(
         &self,
         connection: &mut Connection,

@@ -234,7 +234,7 @@ fn recover(w: &mut World) {
 }
 
 fn come_to_rest(w: &mut World) {
-    // Well above the longest sequence: a leader waits out the init limit in vain, then a second
+    // Well above the longest sequence: a leader waits for the whole init limit, then a second
     // election follows.
     for _ in 0..200 {
         w.settle();

@@ -96,7 +96,7 @@ pub enum Action {
     Notice(usize, usize),
     /// The waiting time of a server is over.
     Decide(usize),
-    /// A server that follows or leads in vain looks again.
+    /// A server that follows or leads without a reign looks again.
     Relook(usize),
     /// A server crashes.
     Crash(usize),

@@ -16,10 +16,10 @@ pub(super) type State = Vec<Option<Node>>;
 pub(super) struct Node {
     data: Option<Bytes>,
     version: i32,
-    /// May be gone at any time, with a session of which nobody tells.
     aversion: i32,
+    /// It may be removed at any time, with its session, which the history does not show.
     pub(super) ephemeral: bool,
-    /// It may go by itself, at a time that nobody tells.
+    /// It may be removed by itself, at a time that the history does not show.
     pub(super) fleeting: bool,
 }
 
