@@ -14,7 +14,7 @@ pub enum LogError {
     /// Durable entries are unreadable, and no crash can have caused that.
     #[error(
         "{} is damaged at byte {offset}, after zxid {zxid_before}: {found}. Check the disk; a node that is started \
-         again puts the damaged part aside and heals from its leader",
+         again keeps the damaged part as `*.damaged` and heals from its leader",
         segment.display()
     )]
     Damaged {
