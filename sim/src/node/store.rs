@@ -180,12 +180,17 @@ impl Node {
     fn take_items(&mut self, cx: &mut Context, items: Vec<FeedItem>) -> Result<(), Stop> {
         let now = self.time(cx);
         let Some(process) = &mut self.up else { return Ok(()) };
-        let store = &mut process.store;
-        for said in store.decoder.decode(items)? {
+        for said in process.store.decoder.decode(items)? {
+            let Some(process) = &mut self.up else { return Ok(()) };
+            let store = &mut process.store;
             if let FromQuorum::Feed { items, .. } = &said {
                 items.iter().for_each(|item| store.note(cx, self.id, now, item));
             }
             store.shell.on_quorum(now, said);
+            if self.carry_out_store(cx)? {
+                // The rest belongs to the feed before.
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -209,9 +214,10 @@ impl Node {
             .is_some_and(|p| p.snapshots.latest().is_some() || p.quorum.shell.view().contains(Zxid::ZERO))
     }
 
-    fn carry_out_store(&mut self, cx: &mut Context) -> Result<(), Stop> {
+    /// Returns true if the store has a new feed.
+    fn carry_out_store(&mut self, cx: &mut Context) -> Result<bool, Stop> {
         let (now, me) = (self.time(cx), self.end());
-        let mut requests = Vec::new();
+        let (mut requests, mut attached) = (Vec::new(), false);
         while let Some(process) = &mut self.up
             && let Some(effect) = process.store.shell.poll_effect(now)?
         {
@@ -252,6 +258,7 @@ impl Node {
                 Effect::Attach { at, own, leaders } => {
                     cx.ghost.diverged(self.id, at, own, leaders);
                     self.attach_anew(cx);
+                    attached = true;
                 }
             }
         }
@@ -259,7 +266,7 @@ impl Node {
         if !requests.is_empty() {
             self.tell_quorum(cx, QuorumInput::Requests(requests));
         }
-        Ok(())
+        Ok(attached)
     }
 
     /// The state was thrown away: the quorum gives another one, to a feed that begins anew.
