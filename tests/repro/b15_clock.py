@@ -1,13 +1,15 @@
 """The wall clock of a node of three is a hundred years ahead for one start. Later writes have the right time; and in an ensemble of one, once its
 clock is right again."""
 import json
+from datetime import datetime
 from cluster import *
 
 LIBRARY = next((f for f in ("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1", "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
                             "/usr/lib/faketime/libfaketime.so.1") if os.path.exists(f)), None)
 
 def years_ahead(path, at):
-    return (json.loads(done("stat", path, "-o", "json", at=at))["mtime_ms"] / 1000 - time.time()) / (365.25 * 86400)
+    changed = datetime.fromisoformat(json.loads(done("stat", path, "-o", "json", at=at))["mtime"].replace("Z", "+00:00"))
+    return (changed.timestamp() - time.time()) / (365.25 * 86400)
 
 def main(dir):
     if not LIBRARY: raise Skip("no faketime (Debian: faketime)")

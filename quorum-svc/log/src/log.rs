@@ -10,7 +10,6 @@ use crate::error::LogError;
 use crate::format::{self, HEADER_LEN, MARK_LEN, MAX_PAYLOAD};
 use crate::reader::{LogReader, Shared, State, Window};
 use crate::recovery::{self, Base, Recovered, Recovery};
-use crate::reserve;
 use crate::segment::Segment;
 
 /// Settings of a log.
@@ -267,15 +266,15 @@ impl Log {
     /// Continues in a new segment that has room for this entry.
     fn make_room(&mut self, entry: &Entry) -> Result<(), LogError> {
         let needs = (HEADER_LEN + format::record_len(entry) + MARK_LEN) as u64;
-        let len = Segment::len_for(self.disk.as_ref(), &self.dir, self.options.segment_bytes, needs)?;
+        let (disk, dir, usual) = (self.disk.as_ref(), &self.dir, self.options.segment_bytes);
         let (empty, file, path) = {
             let active = &self.shared.read().active;
             (active.is_empty(), active.file.clone(), active.path.clone())
         };
         if empty {
             // Another segment here would have the same name.
-            reserve::with(self.disk.as_ref(), &self.dir, || {
-                file.allocate(len).doing("reserve space for", &path)
+            let len = Segment::with_room(disk, dir, usual, needs, |len| {
+                file.allocate(len).doing("reserve space for", &path).map(|()| len)
             })?;
             self.shared.write().active.len = len;
             return Ok(());
@@ -285,8 +284,10 @@ impl Log {
         self.sync_segment()?;
         let zxid = self.history.last();
         let base = Base { zxid, level: self.shared.read().levels.last() };
-        let (disk, secret) = (self.disk.as_ref(), self.options.secret);
-        let next = reserve::with(disk, &self.dir, || Segment::create(disk, &self.dir, base, len, secret))?;
+        let secret = self.options.secret;
+        let (disk, dir) = (self.disk.as_ref(), &self.dir);
+        let next =
+            Segment::with_room(disk, dir, usual, needs, |len| Segment::create(disk, dir, base, len, secret))?;
         let mut state = self.shared.write();
         let full = std::mem::replace(&mut state.active, next);
         state.sealed.push(full);

@@ -8,7 +8,6 @@ use crate::durable_file::DurableFile;
 use crate::error::LogError;
 use crate::format::{self, BadHeader, HEADER_LEN, Header, Item, MARK_LEN, Magic, PREFIX_LEN, Salt, VERSION};
 use crate::log::LogOptions;
-use crate::reserve;
 use crate::segment::{self, Segment};
 
 /// The findings and actions of opening the log.
@@ -153,8 +152,7 @@ pub(crate) fn finish_reset(
 /// Creates an empty segment, with the space of the reserve if needed.
 fn new_segment(disk: &dyn Disk, dir: &Path, base: Base, options: &LogOptions) -> Result<Segment, DiskError> {
     let least = (HEADER_LEN + MARK_LEN) as u64;
-    reserve::with(disk, dir, || {
-        let len = Segment::len_for(disk, dir, options.segment_bytes, least)?;
+    Segment::with_room(disk, dir, options.segment_bytes, least, |len| {
         Segment::create(disk, dir, base, len, options.secret)
     })
 }

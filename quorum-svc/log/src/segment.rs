@@ -7,6 +7,7 @@ use crate::disk::{Disk, DiskError, DiskFile, Doing};
 use crate::error::LogError;
 use crate::format::{self, HEADER_LEN, Item, MARK_LEN, Magic, Salt};
 use crate::recovery::Base;
+use crate::reserve;
 
 /// A file of the log and its known content. [`crate::format`] describes the format.
 #[derive(Clone)]
@@ -31,9 +32,25 @@ pub(crate) struct Segment {
 impl Segment {
     /// The size of a segment that must hold `needs` bytes. It is the usual size, but at most a quarter
     /// of the free space, so that the log leaves room for the snapshots that let it be purged.
-    pub(crate) fn len_for(disk: &dyn Disk, dir: &Path, usual: u64, needs: u64) -> Result<u64, DiskError> {
+    fn len_for(disk: &dyn Disk, dir: &Path, usual: u64, needs: u64) -> Result<u64, DiskError> {
         let free = disk.space(dir).doing("find the free space of", dir)?.free;
         Ok(usual.min((free / 4).max(LEAST)).max(needs))
+    }
+
+    /// Runs `change` with the [size](Segment::len_for) of a segment. If space is missing, because others
+    /// have taken it in the meantime, releases the reserve and runs it again, and in the end with what
+    /// the segment must hold.
+    pub(crate) fn with_room<T>(
+        disk: &dyn Disk,
+        dir: &Path,
+        usual: u64,
+        needs: u64,
+        mut change: impl FnMut(u64) -> Result<T, DiskError>,
+    ) -> Result<T, DiskError> {
+        match reserve::with(disk, dir, || change(Segment::len_for(disk, dir, usual, needs)?)) {
+            Err(e) if e.is_full() => change(needs),
+            other => other,
+        }
     }
 
     /// Creates a segment for entries after a base, durably, under a temporary name until it is

@@ -155,6 +155,20 @@ fn b18_segments_become_small_before_the_disk_is_full() {
 }
 
 #[test]
+fn b18_a_segment_takes_what_it_needs_when_there_is_no_more() {
+    let disk = MemDisk::new();
+    let mut log = open(&disk, LogOptions { segment_bytes: 4096, ..tiny() }).unwrap();
+    let used: u64 = disk.files().values().map(|contents| contents.len() as u64).sum();
+    disk.set_capacity(used + (300 << 10));
+    for n in 0..2 {
+        log.append(&[crate::common::entry(z(1, n), 0, 100 << 10)]).unwrap();
+        log.sync().unwrap();
+    }
+    drop(log);
+    assert_eq!(contents(&open(&disk, tiny()).unwrap()).len(), 2);
+}
+
+#[test]
 fn b18_a_cut_that_cannot_have_its_space_back_leaves_a_full_segment() {
     let disk = MemDisk::new();
     let mut log = open(&disk, LogOptions { segment_bytes: 4096, ..tiny() }).unwrap();

@@ -128,7 +128,7 @@ fn f5_f6_f7_after_an_error_of_the_disk_the_log_does_nothing_more() {
         (DiskOp::Write, Errno::NOSPC, "free space"),
         (DiskOp::Write, Errno::IO, "replace it"),
         (DiskOp::Sync, Errno::IO, "replace it"),
-        (DiskOp::Allocate, Errno::NOSPC, "free space"),
+        (DiskOp::Allocate, Errno::IO, "replace it"),
     ];
     for (op, errno, remedy) in cases {
         let disk = disk_with(&entries(1, 0..5));
