@@ -20,7 +20,7 @@ use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use telemetry::{Closed, Port};
 use tls::{Acceptor, HandshakeError};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
@@ -82,11 +82,6 @@ pub struct Listener {
     tls: Option<Acceptor>,
 }
 
-/// Connections that the system keeps until they are accepted, if `net.core.somaxconn` is not smaller. With the usual
-/// 128, a flood of connections fills it within milliseconds, and each further client waits for a second or more until
-/// its system tries again.
-const BACKLOG: u32 = 4096;
-
 impl Listener {
     /// Binds `address`; port 0 lets the system choose. `what` names the server in messages: "client", "quorum" ...
     ///
@@ -94,11 +89,7 @@ impl Listener {
     /// With the remedy.
     pub async fn bind(what: &'static str, address: SocketAddr) -> Result<Listener, ListenError> {
         let bound = async {
-            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-            // Else a restart waits for connections of the process before.
-            socket.set_reuseaddr(true)?;
-            socket.bind(address)?;
-            let inner = socket.listen(BACKLOG)?;
+            let inner = TcpListener::bind(address).await?;
             let address = inner.local_addr()?;
             Ok(Listener { what, inner, address, tls: None })
         };

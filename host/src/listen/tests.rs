@@ -95,20 +95,6 @@ async fn b10_every_accepted_connection_has_nodelay_and_keepalive() {
 }
 
 #[tokio::test]
-async fn b10_a_flood_that_comes_before_the_node_accepts_delays_no_client() {
-    let listener = Listener::bind("test", loopback()).await.unwrap();
-    // As the system has it by default; each connection needs two descriptors.
-    let flood: Vec<_> = (0..300)
-        .map(|n| {
-            let limit = std::time::Duration::from_millis(500);
-            std::net::TcpStream::connect_timeout(&listener.address(), limit)
-                .unwrap_or_else(|e| panic!("connection {n}: {e}"))
-        })
-        .collect();
-    drop(flood);
-}
-
-#[tokio::test]
 async fn b10_an_active_client_finds_a_place_on_a_port_full_of_silent_connections() {
     let (address, _shutdown, _serving) =
         health_server(Bounds { connections: 8, ..bounds() }, Duration::ZERO).await;
