@@ -606,7 +606,7 @@ fn a_watch_is_refused_alone() {
         panic!("{items:?}")
     };
     assert_eq!(refused.iter().map(|r| r.id).collect::<Vec<_>>(), [0, 1, 4, 5]);
-    assert!(refused[3].error.to_string().contains("cancel watches"), "{}", refused[3].error);
+    assert!(refused[3].error.to_string().contains("cancel unused watches"), "{}", refused[3].error);
     assert_eq!(node.server.watch_figures().watches, 3);
 }
 
