@@ -114,7 +114,7 @@ pub enum CommandBody {
         /// Which one.
         session: SessionId,
         /// The epoch whose leader closes it because of silence. In any other epoch the entry closes nothing: the next
-        /// leader counts the time-out anew, and tells clients so. `None`: the client, or its node, asks for it.
+        /// leader counts the time-out again, and tells clients so. `None`: the client, or its node, asks for it.
         expired: Option<Epoch>,
     },
     /// Changes nothing. Says which digest the leader's state had behind the check before it, for stores to compare with

@@ -100,7 +100,7 @@ impl std::fmt::Display for Fate {
 pub enum Retry {
     /// Nothing: the same request fails again.
     Never,
-    /// To read what is there, and to decide anew.
+    /// To read what is there, and to decide again.
     AfterRead,
     /// To send it again to the same node.
     SameNode,

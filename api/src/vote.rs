@@ -26,7 +26,7 @@ impl Vote {
     }
 }
 
-/// The logical clock of elections: raised whenever a server begins to look anew. It lives in memory only, so it starts
+/// The logical clock of elections: raised whenever a server begins to look again. It lives in memory only, so it starts
 /// at 0 with each start of a server; a server that is behind takes over the round of the others.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Round(pub u64);

@@ -290,7 +290,7 @@ async fn has_place<T>(outgoing: &Option<mpsc::Sender<T>>) -> bool {
     }
 }
 
-/// A timer that is set anew with nearly every message, mostly to a later time. It only moves for an earlier one; if it
+/// A timer that is set again with nearly every message, mostly to a later time. It only moves for an earlier one; if it
 /// goes off too early, nothing is due and it is set again. That keeps the runtime's timer wheel out of the hot path.
 struct Alarm {
     sleep: Pin<Box<Sleep>>,

@@ -24,7 +24,7 @@ use crate::{
 /// The events of a [`Watch`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum WatchEvent {
-    /// The state behind an entry: what the watch begins with if [`WatchBuilder::with_state`] asks for it, and begins anew with where the
+    /// The state behind an entry: what the watch begins with if [`WatchBuilder::with_state`] asks for it, and begins again with where the
     /// nodes do not know any more what happened in between. A cache takes it in the place of all that it has.
     State {
         /// The entry.

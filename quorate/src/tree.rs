@@ -9,7 +9,7 @@ mod value;
 pub(crate) mod walk;
 
 /// The creates that a znode has seen below it, by what its Stat counts: the number of its next sequential child. Too small if
-/// names that collided with sequential ones are deleted, or after 2^31 changes, when the count starts anew.
+/// names that collided with sequential ones are deleted, or after 2^31 changes, when the count starts again.
 fn creates(stat: &api::Stat) -> u64 {
     (u64::from(stat.cversion.cast_unsigned()) + u64::from(stat.num_children)) / 2
 }

@@ -118,7 +118,7 @@ impl Watchers {
     /// What was not told.
     pub(crate) fn answered(&self, client: u32, zxid: Zxid) -> Result<(), String> {
         for watched in self.watches.range((client, 0)..=(client, u32::MAX)).map(|(_, watched)| watched) {
-            // One with a state may just begin anew.
+            // One with a state may just begin again.
             if !watched.stands || watched.spec.state != StateRule::Never {
                 continue;
             }

@@ -15,7 +15,7 @@ pub fn set_data_dir(dir: PathBuf) {
     let _ = DATA_DIR.set(dir);
 }
 
-/// Reads everything anew. An unreadable number keeps its value.
+/// Reads everything again. An unreadable number keeps its value.
 pub fn refresh() {
     static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
     metrics::PROCESS_UPTIME.set_time(STARTED.elapsed());

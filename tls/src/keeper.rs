@@ -56,7 +56,7 @@ pub struct Keeper {
     generation: AtomicU64,
 }
 
-/// Everything that follows from the files. A reload makes all of it anew, so that nothing old is resumed.
+/// Everything that follows from the files. A reload makes all of it again, so that nothing old is resumed.
 pub(crate) struct Current {
     bytes: Vec<Vec<u8>>,
     /// For ports whose clients have to say that they speak HTTP/2, ...

@@ -1,6 +1,6 @@
 //! Load over ZooKeeper's client protocol, with a number of requests in flight, spread evenly over some sessions. A session has a
 //! thread and a blocking socket: what comes in one read is answered by as many requests in one write, so the client costs
-//! little, and the same whoever the server is. Prints one line of JSON.
+//! little, and does the same work for each kind of server. Prints one line of JSON.
 
 mod session;
 

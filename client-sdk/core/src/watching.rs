@@ -188,7 +188,7 @@ impl Watching {
         }
     }
 
-    /// Some have ended. Returns what to ask for those that begin anew with the state.
+    /// Some have ended. Returns what to ask for those that begin again with the state.
     pub(crate) fn on_ended(&mut self, ended: WatchEnded, outputs: &mut impl Extend<Output>) -> Vec<Op> {
         let gone = matches!(ended.error, OpError::Gone { .. });
         let mut again = Vec::new();

@@ -136,7 +136,7 @@ pub enum WatchNews {
         /// The entry.
         zxid: Zxid,
     },
-    /// The state that it begins with, or begins anew with because what happened in between is not known any more.
+    /// The state that it begins with, or begins again with because what happened in between is not known any more.
     State {
         /// Behind which entry.
         zxid: Zxid,

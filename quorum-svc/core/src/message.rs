@@ -173,7 +173,7 @@ pub enum Input {
     Requests(Vec<Request>),
     /// The store of this server attached with a state. A state contains only committed entries. So
     /// after a restart it protects these entries from truncation, for example by an ensemble that was
-    /// started anew without this server's data.
+    /// started again without this server's data.
     StoreAttached {
         /// The last zxid in the state.
         applied: Zxid,
@@ -283,7 +283,7 @@ pub enum Output {
         /// The last remaining entry.
         to: Zxid,
     },
-    /// Start the log anew behind the received snapshot.
+    /// Start the log again behind the received snapshot.
     InstallSnapshot {
         /// Zxid of the snapshot.
         zxid: Zxid,

@@ -34,7 +34,7 @@ pub enum IncarnationError {
 /// The file `incarnations` of a data directory: all incarnations of the directory, and the last one met
 /// of each other server. It lets servers recognise older copies of each other's directories.
 ///
-/// A node that loses the file makes it anew. Servers that have met the node then treat its directory as
+/// A node that loses the file makes it again. Servers that have met the node then treat its directory as
 /// an older copy, and its own records of other servers are lost.
 pub struct Incarnations {
     disk: Arc<dyn Disk>,

@@ -179,7 +179,7 @@ fn noted_key(
     let has_log = recovery::is_log(disk, named)?;
     match (noted, owner) {
         (Some((_, noted)), Some(owner)) if noted == owner => Ok(Some(noted)),
-        // A crash ended the claim, or an operator made the directory anew by hand.
+        // A crash ended the claim, or an operator made the directory again by hand.
         (Some((found, noted)), None) if found == named && (is_new || has_log) => Ok(Some(noted)),
         (Some((found, _)), _) => Err(LogPlaceError::NotThere { named: named.to_owned(), found }),
         (None, Some(_)) => Err(LogPlaceError::Foreign { named: named.to_owned() }),

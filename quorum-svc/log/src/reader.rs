@@ -44,7 +44,7 @@ impl LogReader {
                 (segment.records(after), upto, state.generation)
             };
             let entries = read_records(records, after, upto, max_bytes);
-            // During the read the end of the log may have been cut off and written anew. Then the
+            // During the read the end of the log may have been cut off and written again. Then the
             // result is worthless. Appends and purges do no harm, because they leave the read data in
             // place.
             if self.0.read().generation == generation {

@@ -103,7 +103,7 @@ impl Offline {
         Ok(self.dir.assign(self.disk.as_ref(), &owner)?)
     }
 
-    /// Makes the incarnations anew. The node forgets the incarnations that it has met, and servers that
+    /// Makes the incarnations again. The node forgets the incarnations that it has met, and servers that
     /// have met node `id` before do not report it as an older copy.
     fn renew_incarnations(&self, id: PeerId, run: u64) -> Result<(), StorageError> {
         let path = self.dir.path().join(crate::incarnations::NAME);

@@ -223,7 +223,7 @@ fn newest(snapshots: &Snapshots) -> Result<Option<Base>, SnapshotError> {
 }
 
 /// Completes a step that a crash may have interrupted: a received snapshot, and the log that begins
-/// anew after it.
+/// again after it.
 fn settle_received(
     log: &mut Log,
     snapshots: &Snapshots,

@@ -68,7 +68,7 @@ impl LogView {
         }
     }
 
-    /// Starts the log anew behind a snapshot.
+    /// Starts the log again behind a snapshot.
     pub(crate) fn reset(&self, base: Zxid) {
         let mut recent = self.recent();
         recent.entries.clear();

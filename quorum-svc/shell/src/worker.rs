@@ -19,7 +19,7 @@ pub enum Task {
     Epochs(Epochs),
     /// Cut the log behind this entry.
     Truncate(Zxid),
-    /// Start the log anew behind a snapshot.
+    /// Start the log again behind a snapshot.
     Reset(Base),
     /// Purge the log up to this entry.
     Purge(Zxid),

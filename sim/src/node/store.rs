@@ -269,7 +269,7 @@ impl Node {
         Ok(attached)
     }
 
-    /// The state was thrown away: the quorum gives another one, to a feed that begins anew.
+    /// The state was thrown away: the quorum gives another one, to a feed that begins again.
     fn attach_anew(&mut self, cx: &mut Context) {
         let Some(process) = &mut self.up else { return };
         let store = &mut process.store;

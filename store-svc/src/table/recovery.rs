@@ -20,7 +20,7 @@ const NAME: &str = "table";
 /// The result of opening a checkpoint.
 pub(crate) struct Opened {
     /// `None` if there is no table for now, for example because the disk is full. It can be made
-    /// [anew](anew) later.
+    /// [again](again) later.
     pub(crate) table: Option<Box<dyn Table>>,
     /// The state in the table.
     pub(crate) state: State,

@@ -41,7 +41,7 @@ fn config(voters: impl IntoIterator<Item = u32>) -> Config {
     }
 }
 
-/// Two voters lost everything and started anew before the third connected. They would cut its log back
+/// Two voters lost everything and started again before the third connected. They would cut its log back
 /// to the marker, which both reigns have.
 #[test]
 fn b02_what_the_store_has_or_was_told_is_not_cut_off_the_log_for_an_ensemble_that_was_started_anew() {

@@ -105,13 +105,13 @@ pub enum Action {
     DownEnds(Conn),
     /// The next operation of a server's disk becomes durable.
     Disk(usize),
-    /// A server crashes with this many entries of the append under way on disk, and starts anew.
+    /// A server crashes with this many entries of the append under way on disk, and starts again.
     Crash(usize, usize),
     /// A server crashes and loses its disk.
     Wipe(usize),
-    /// A server starts anew and finds its log damaged after this number of entries.
+    /// A server starts again and finds its log damaged after this number of entries.
     Damage(usize, usize),
-    /// A server starts anew from an older copy of its disk with this number of entries.
+    /// A server starts again from an older copy of its disk with this number of entries.
     PutBack(usize, usize),
     /// A leader is about to stop and hands over.
     Leave(usize),

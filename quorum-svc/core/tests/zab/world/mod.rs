@@ -70,7 +70,7 @@ pub(crate) struct World {
     pub(crate) builds: BTreeMap<u32, Levels>,
     pub(crate) nodes: BTreeMap<u32, Node>,
     pub(crate) links: BTreeMap<Conn, Link>,
-    /// Pairs that cannot connect anew; the smaller number first.
+    /// Pairs that cannot connect again; the smaller number first.
     pub(crate) blocked: BTreeSet<(u32, u32)>,
     /// Directions (from, to) in which all messages wait.
     pub(crate) held: BTreeSet<(u32, u32)>,
