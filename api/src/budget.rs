@@ -1,11 +1,12 @@
 //! A number of bytes that many share.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt,
+    net::IpAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, Waker},
@@ -23,6 +24,8 @@ struct Inner {
     /// How often bytes were taken, but for takes of none.
     taken: AtomicU64,
     waiting: Mutex<Waiting>,
+    /// Bytes that the connections of an address hold.
+    addresses: Mutex<HashMap<IpAddr, Weak<AtomicUsize>>>,
 }
 
 #[derive(Default)]
@@ -42,17 +45,19 @@ struct Waiter {
 /// The bound that a take exceeds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Full {
-    /// The connection holds its maximum.
+    /// The connection, or its address, holds its maximum.
     Share,
     /// All together do.
     Budget,
 }
 
-/// The part of a [`Budget`] that one connection may hold: a quarter. Clones are the same share.
+/// The part of a [`Budget`] that one connection may hold: a quarter, and as long as the connections of its address together hold
+/// no more than half, or three quarters for takes of up to [`Budget::small`] bytes. Clones are the same share.
 #[derive(Clone)]
 pub struct Share {
     budget: Budget,
     used: Arc<AtomicUsize>,
+    address: Option<Arc<AtomicUsize>>,
 }
 
 /// Bytes taken from a [`Share`], given back when this is dropped.
@@ -85,6 +90,8 @@ pub struct Take {
     bytes: usize,
     /// Where it waits.
     id: Option<u64>,
+    /// What it waits for.
+    full: Full,
 }
 
 /// The [`Charge`] of the message that a decoder has at present. The receiver of the message knows its size in
@@ -124,27 +131,49 @@ pub struct Standing {
 pub enum Waits {
     /// None.
     Nothing,
-    /// Takes above [`Budget::SMALL`] alone: there is room for all others.
+    /// Takes above [`Budget::small`] alone: there is room for all others.
     Large,
     /// Smaller takes as well: there is no room left.
     All,
 }
 
 impl Budget {
-    /// Takes above this many bytes leave the last quarter of a budget to those below.
-    pub const SMALL: usize = 64 << 10;
-
     /// Makes a budget of `total` bytes.
     #[must_use]
     pub fn new(total: usize) -> Budget {
         let (used, taken, waiting) = (AtomicUsize::new(0), AtomicU64::new(0), Mutex::default());
-        Budget { inner: Arc::new(Inner { total, used, taken, waiting }) }
+        Budget { inner: Arc::new(Inner { total, used, taken, waiting, addresses: Mutex::default() }) }
     }
 
-    /// The share of a new connection.
+    /// Takes above this many bytes leave the last quarter of the budget to others: 1 MiB of 32 MiB. A write of a few thousand
+    /// bytes is below it, with all that its message may take in memory.
+    #[must_use]
+    pub fn small(&self) -> usize {
+        self.inner.total / 32
+    }
+
+    /// The share of a new connection whose address has no part in the bounds.
     #[must_use]
     pub fn share(&self) -> Share {
-        Share { budget: self.clone(), used: Arc::new(AtomicUsize::new(0)) }
+        Share { budget: self.clone(), used: Arc::new(AtomicUsize::new(0)), address: None }
+    }
+
+    /// The share of a new connection from `address`.
+    #[must_use]
+    pub fn share_of(&self, address: IpAddr) -> Share {
+        let address = address.to_canonical();
+        let mut addresses = self.inner.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = addresses.get(&address).and_then(Weak::upgrade);
+        let of_address = known.unwrap_or_else(|| {
+            // Forget the addresses without connections before the map has to grow.
+            if addresses.len() == addresses.capacity() {
+                addresses.retain(|_, used| used.strong_count() > 0);
+            }
+            let used = Arc::new(AtomicUsize::new(0));
+            addresses.insert(address, Arc::downgrade(&used));
+            used
+        });
+        Share { address: Some(of_address), ..self.share() }
     }
 
     /// Bytes held at present.
@@ -156,7 +185,7 @@ impl Budget {
     /// See [`Standing`].
     #[must_use]
     pub fn standing(&self) -> Standing {
-        let waits = |waiter: &Waiter| match (waiter.full, waiter.bytes > Budget::SMALL) {
+        let waits = |waiter: &Waiter| match (waiter.full, waiter.bytes > self.small()) {
             (Full::Share, _) => Waits::Nothing,
             (Full::Budget, true) => Waits::Large,
             (Full::Budget, false) => Waits::All,
@@ -184,17 +213,25 @@ impl Share {
 
     /// As [`Share::try_take`], but waits for room.
     pub fn take(&self, bytes: usize) -> Take {
-        Take { share: self.clone(), bytes, id: None }
+        Take { share: self.clone(), bytes, id: None, full: Full::Share }
     }
 
     fn take_now(&self, bytes: usize) -> Result<Charge, Full> {
         let Inner { total, used, taken, .. } = &*self.budget.inner;
         let share_max = self.budget.share_max();
         let bytes = bytes.min(share_max);
-        let limit = if bytes > Budget::SMALL { total - total / 4 } else { *total };
+        let large = bytes > self.budget.small();
+        let (limit, of_address) =
+            if large { (total - total / 4, total / 2) } else { (*total, total - total / 4) };
         add(&self.used, bytes, share_max).ok_or(Full::Share)?;
-        if add(used, bytes, limit).is_none() {
+        if let Some(address) = &self.address
+            && add(address, bytes, of_address).is_none()
+        {
             self.used.fetch_sub(bytes, SeqCst);
+            return Err(Full::Share);
+        }
+        if add(used, bytes, limit).is_none() {
+            self.of_connection(|used| _ = used.fetch_sub(bytes, SeqCst));
             return Err(Full::Budget);
         }
         // A take of no bytes is no movement for waiting takes.
@@ -206,15 +243,23 @@ impl Share {
 
     /// Takes `bytes` that are held already, whether there is room or not.
     pub fn take_anyway(&self, bytes: usize) -> Charge {
-        self.used.fetch_add(bytes, SeqCst);
+        self.of_connection(|used| _ = used.fetch_add(bytes, SeqCst));
         self.budget.inner.used.fetch_add(bytes, SeqCst);
         Charge { share: self.clone(), bytes }
     }
 
-    /// Whether this connection holds its maximum.
+    /// Whether this connection, or its address, holds its maximum.
     #[must_use]
     pub fn is_full(&self) -> bool {
+        let total = self.budget.inner.total;
         self.used.load(SeqCst) >= self.budget.share_max()
+            || self.address.as_ref().is_some_and(|address| address.load(SeqCst) >= total - total / 4)
+    }
+
+    /// What the connection holds, and its address.
+    fn of_connection(&self, each: impl Fn(&AtomicUsize)) {
+        each(&self.used);
+        self.address.as_deref().into_iter().for_each(each);
     }
 }
 
@@ -232,7 +277,7 @@ impl Share {
         if bytes == 0 {
             return;
         }
-        self.used.fetch_sub(bytes, SeqCst);
+        self.of_connection(|used| _ = used.fetch_sub(bytes, SeqCst));
         self.budget.inner.used.fetch_sub(bytes, SeqCst);
         // Collected first: a waker may do anything, so not with the lock.
         let wakers: Vec<Waker> =
@@ -251,6 +296,7 @@ impl Future for Take {
             // Bytes may have been given back before the waker was there.
             taken = self.share.take_now(self.bytes);
         }
+        self.full = taken.as_ref().err().copied().unwrap_or(self.full);
         match taken {
             Ok(charge) => {
                 self.leave();
@@ -262,6 +308,12 @@ impl Future for Take {
 }
 
 impl Take {
+    /// Whether it waits for what others hold: neither its connection nor its address holds its maximum.
+    #[must_use]
+    pub fn is_held_up(&self) -> bool {
+        self.full == Full::Budget
+    }
+
     fn wait(&mut self, cx: &mut Context<'_>, full: Full) {
         let bytes = self.bytes;
         let mut waiting = self.share.budget.lock();
@@ -334,9 +386,9 @@ mod tests {
         assert!(shares[4].try_take(1000).is_some());
         let mut cx = Context::from_waker(Waker::noop());
         let mut waits = shares[4].take(1 << 20);
-        assert!(Pin::new(&mut waits).poll(&mut cx).is_pending());
+        assert!(Pin::new(&mut waits).poll(&mut cx).is_pending() && waits.is_held_up());
         assert_eq!(budget.standing().waits, Waits::Large, "small takes have room");
-        let mut small: Vec<_> = (0..).map_while(|_| shares[3].try_take(Budget::SMALL)).collect();
+        let mut small: Vec<_> = (0..).map_while(|_| shares[3].try_take(budget.small())).collect();
         small.extend((0..).map_while(|_| shares[4].try_take(1000)));
         let mut little = shares[4].take(1000);
         assert!(Pin::new(&mut little).poll(&mut cx).is_pending());
@@ -347,6 +399,35 @@ mod tests {
         assert_eq!(budget.standing().waits, Waits::Nothing);
         drop(large);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn b07_one_address_never_takes_all_with_many_connections() {
+        let budget = Budget::new(32 << 20);
+        let there = |n: u8| IpAddr::from([192, 0, 2, n]);
+        let take = |bytes: usize| budget.share_of(there(1)).try_take(bytes);
+        let large: Vec<Charge> = (0..).map_while(|_| take(2 << 20)).collect();
+        assert_eq!(large.len(), 8);
+        let small: Vec<Charge> = (0..).map_while(|_| take(1 << 20)).collect();
+        assert_eq!(small.len(), 8);
+        assert!(budget.share_of(there(1)).is_full() && !budget.share_of(there(2)).is_full());
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut waits = budget.share_of(there(1)).take(1);
+        assert!(Pin::new(&mut waits).poll(&mut cx).is_pending());
+        assert_eq!(budget.standing().waits, Waits::Nothing, "its own fault");
+        assert!(!waits.is_held_up());
+        assert!(budget.share_of(there(2)).try_take(1 << 20).is_some());
+        drop((large, small, waits));
+        assert_eq!(budget.used(), 0);
+        assert_eq!(take(2 << 20).map(|charge| charge.bytes), Some(2 << 20));
+        let _shares: Vec<Share> = (0..=255).map(|n| budget.share_of(there(n))).collect();
+        for n in 0..100_000_u32 {
+            let _gone = budget.share_of(IpAddr::from(n.to_be_bytes()));
+        }
+        assert!(
+            budget.inner.addresses.lock().unwrap().capacity() < 2000,
+            "addresses that are gone are forgotten"
+        );
     }
 
     #[test]

@@ -15,12 +15,12 @@ use std::{
     time::Duration,
 };
 
-use api::budget::Budget;
+use api::budget::{Budget, Share};
 use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use telemetry::{Closed, Port};
 use tls::{Acceptor, HandshakeError};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
@@ -89,7 +89,14 @@ impl Listener {
     /// With the remedy.
     pub async fn bind(what: &'static str, address: SocketAddr) -> Result<Listener, ListenError> {
         let bound = async {
-            let inner = TcpListener::bind(address).await?;
+            let socket = match address {
+                SocketAddr::V4(_) => TcpSocket::new_v4(),
+                SocketAddr::V6(_) => TcpSocket::new_v6(),
+            }?;
+            // A node that starts again finds connections of its last process in TIME_WAIT.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            let inner = socket.listen(BACKLOG)?;
             let address = inner.local_addr()?;
             Ok(Listener { what, inner, address, tls: None })
         };
@@ -171,6 +178,14 @@ impl Bounds {
         Bounds { connections: NEIGHBOURS, users: Users::Neighbours, ..Bounds::members() }
     }
 
+    /// The share of a connection. Only clients count by address: members and services bound what they have with each other.
+    fn share(&self, budget: &Budget, peer: SocketAddr) -> Share {
+        match self.users {
+            Users::Clients => budget.share_of(peer.ip()),
+            Users::Members | Users::Neighbours => budget.share(),
+        }
+    }
+
     fn places(&self) -> places::Limits {
         let connections = self.connections;
         places::Limits {
@@ -230,14 +245,15 @@ pub async fn serve(
                 // Strangers do not come so far, so they cannot push it out.
                 its_place.is_of(member);
             }
-            let traffic = Traffic::new(bounds.budget.share(), bounds.message, bounds.users, &its_place);
+            let traffic =
+                Traffic::new(bounds.share(&bounds.budget, peer), bounds.message, bounds.users, &its_place);
             let calls = Calls {
                 routes,
                 peer,
                 caller,
                 place: its_place,
                 traffic,
-                held: bounds.held.share(),
+                held: bounds.share(&bounds.held, peer),
                 places: bounds.calls.clone(),
             };
             serve_one(connection, Arc::new(calls), bounds.users, shutdown).await
@@ -376,12 +392,16 @@ impl<A: Accept> Incoming<A> {
     /// The next connection and its place. One for which there is none is closed at once: its client can go elsewhere.
     pub(crate) async fn next(&mut self) -> (Connection, Place) {
         loop {
+            self.places.settled().await;
             let fault = match poll_fn(|cx| self.acceptor.poll_accept(cx)).await {
                 Ok((stream, peer)) => match self.places.enter(peer.ip()) {
-                    Ok(place) => match Connection::new(stream, peer, self.port, self.tls.clone()) {
-                        Ok(connection) => return (connection, place),
-                        Err(e) => e,
-                    },
+                    Ok(place) => {
+                        let (tls, open) = (self.tls.clone(), place.socket());
+                        match Connection::new(stream, peer, self.port, tls, open) {
+                            Ok(connection) => return (connection, place),
+                            Err(e) => e,
+                        }
+                    }
                     Err(why) => {
                         closed(self.port, why);
                         continue;
@@ -424,6 +444,9 @@ fn is_of_one_connection(e: &io::Error) -> bool {
     )
 }
 
+/// Connections that the system holds until they are accepted; it takes the lower of this and its own bound
+/// (`net.core.somaxconn`). Beyond it a new client waits for a second or longer until it tries again.
+const BACKLOG: u32 = 4096;
 /// Bytes in flight from a client before it waits, in all streams of its connection. A connection can hold
 /// them besides its share of the budget, so this times [`Bounds::connections`] must fit into memory. It
 /// allows 100 MB/s at a distance of 1 ms.

@@ -6,11 +6,14 @@
 use std::{any::TypeId, marker::PhantomData};
 
 use api::OpError;
-use bytes::Buf as _;
+use bytes::{Buf as _, Bytes};
 use prost::Message;
 use tonic::{
     Status,
-    codec::{BufferSettings, Codec as TonicCodec, DecodeBuf, Decoder as TonicDecoder},
+    codec::{
+        BufferSettings, Codec as TonicCodec, DecodeBuf, Decoder as TonicDecoder, EncodeBuf,
+        Encoder as TonicEncoder,
+    },
 };
 use tonic_prost::ProstCodec;
 
@@ -36,15 +39,29 @@ where
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = <ProstCodec<T, U> as TonicCodec>::Encoder;
+    type Encoder = Encoder<T>;
     type Decoder = Decoder<<ProstCodec<T, U> as TonicCodec>::Decoder>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<T, U>::raw_encoder(BufferSettings::default())
+        Encoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
         Decoder(ProstCodec::<T, U>::raw_decoder(BufferSettings::default()))
+    }
+}
+
+/// As prost's. A buffer that grows by itself takes up to twice as much as the message.
+#[derive(Clone, Debug)]
+pub struct Encoder<T>(PhantomData<T>);
+
+impl<T: Message> TonicEncoder for Encoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, message: T, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buf.reserve(message.encoded_len());
+        message.encode(buf).map_err(|e| Status::internal(e.to_string()))
     }
 }
 
@@ -61,15 +78,29 @@ where
     type Error = Status;
 
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<D::Item>, Status> {
-        let mut left = PARTS_MAX;
         // The whole message is in one piece.
-        if shape_of::<D::Item>().is_some_and(|shape| !fits(buf.chunk(), shape, &mut left)) {
-            return Err(to_status(&OpError::BadArguments(format!(
-                "a message of more than {PARTS_MAX} requests, parts of multis and other repeated fields; send several messages"
-            ))));
-        }
+        check_parts::<D::Item>(buf.chunk())?;
         self.0.decode(buf)
     }
+}
+
+/// The message in `bytes`.
+///
+/// # Errors
+/// Its parts are too many, or it is no message of this kind.
+pub(crate) fn decode<M: Message + Default + 'static>(bytes: Bytes) -> Result<M, Status> {
+    check_parts::<M>(&bytes)?;
+    M::decode(bytes).map_err(|e| Status::internal(e.to_string()))
+}
+
+fn check_parts<M: 'static>(message: &[u8]) -> Result<(), Status> {
+    let mut left = PARTS_MAX;
+    if shape_of::<M>().is_none_or(|shape| fits(message, shape, &mut left)) {
+        return Ok(());
+    }
+    Err(to_status(&OpError::BadArguments(format!(
+        "a message of more than {PARTS_MAX} requests, parts of multis and other repeated fields; send several messages"
+    ))))
 }
 
 /// A field of a message that repeats, or that is a message.

@@ -21,6 +21,7 @@ pub mod ports;
 pub mod quorum;
 pub mod remote;
 pub mod store;
+pub mod streams;
 
 // Nested as the packages are, because generated code refers to its neighbours by relative paths.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]

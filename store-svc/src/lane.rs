@@ -342,7 +342,8 @@ mod tests {
         let mut all: Vec<_> = (0..3).filter_map(|_| held.share().try_take(2 << 20)).collect();
         all.extend((0..32).filter_map({
             let share = held.share();
-            move |_| share.try_take(Budget::SMALL)
+            let small = held.small();
+            move |_| share.try_take(small)
         }));
         assert_eq!(held.used(), 8 << 20);
         assert!(lane.try_admit(pings(FREE)), "these need no room");

@@ -27,7 +27,9 @@ mod table;
 pub mod testing;
 mod trace;
 
-pub use grpc::{ClusterService, CoordinationService, NodeService, PortService};
+pub use grpc::{
+    Answers, ClusterService, CoordinationService, NodeService, PortService, PortSessions, Sessions,
+};
 pub use handle::{Handle, LocalItems, LocalRequests};
 pub use service::{Bounds, Config, OpenError, StopReason, StoreService};
 pub use store_core::server::Limits;

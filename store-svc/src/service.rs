@@ -15,6 +15,7 @@ use proto::{
     PEER_MESSAGE_MAX,
     client::{MESSAGE_MAX, NodeMember},
     internal::store_port_server::StorePortServer,
+    streams::With,
     v1::{cluster_server::ClusterServer, coordination_server::CoordinationServer, node_server::NodeServer},
 };
 use store_core::{Server, State, server};
@@ -24,7 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     driver::{Aside, Driver, FromClient},
-    grpc::{ClusterService, CoordinationService, NodeService, PortService},
+    grpc::{ClusterService, CoordinationService, NodeService, PortService, PortSessions, Sessions},
     handle::Handle,
     hash_seed,
     table::{self, Checkpointer, Opened, TableError},
@@ -255,21 +256,23 @@ impl<Q: Quorum> StoreService<Q> {
 
     /// The API for applications, for the client port.
     #[must_use]
-    pub fn coordination(&self) -> CoordinationServer<CoordinationService<Handle>> {
+    pub fn coordination(&self) -> With<CoordinationServer<CoordinationService<Handle>>, Sessions<Handle>> {
         let (prover, tasks) = (self.config.prover.clone(), self.tasks.clone());
         let service = CoordinationService::new(self.handle.clone(), self.config.me, prover, tasks);
-        CoordinationServer::new(service)
+        let calls = CoordinationServer::new(service.clone())
             .max_decoding_message_size(MESSAGE_MAX)
-            .max_encoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX);
+        With::new(calls, Sessions(service))
     }
 
     /// The port of the store, for edges in other processes. Serve it where only those can reach it.
     #[must_use]
-    pub fn port(&self) -> StorePortServer<PortService<Handle>> {
+    pub fn port(&self) -> With<StorePortServer<PortService<Handle>>, PortSessions<Handle>> {
         let service = PortService::new(self.handle.clone(), &self.config.ensemble, self.tasks.clone());
-        StorePortServer::new(service)
+        let calls = StorePortServer::new(service.clone())
             .max_decoding_message_size(PEER_MESSAGE_MAX)
-            .max_encoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX);
+        With::new(calls, PortSessions(service))
     }
 
     /// The API for operators about this node, for the client port.

@@ -49,7 +49,28 @@ def unread(port):
         for _ in range(100): conn.message(conn.open("Get"), about("/large"), end=True, timeout=1)
         kept.append(conn)
 
-KINDS = {f.__name__: f for f in (sandwich, children, amplify, multis, partial, unread)}
+def rests(port):
+    """200 session streams that each have sent a message of nearly 4 MiB, and rest. What a stream has carried must not stay in memory."""
+    some = []
+    for _ in range(10):
+        conn = Conn(port, keep=False)
+        for _ in range(20):
+            stream = conn.open("Session"); conn.message(stream, open_session(30000), timeout=2); some.append((conn, stream))
+        kept.append(conn)
+    reads = f_bytes(1, f_bytes(1, about("/" + "y" * 8000)))
+    for conn, stream in some: conn.message(stream, b"".join(request(i, MULTI_READ, reads) for i in range(1, 481)), timeout=5)
+    time.sleep(30)
+
+def rests_answered(port):
+    """The same, and each was sent a value of 1 MB."""
+    conn = [Conn(port, keep=False) for _ in range(10)]
+    for n in range(200):
+        stream = conn[n % 10].open("Session")
+        conn[n % 10].message(stream, open_session(30000) + request(1, GET, about("/f/0000000")), timeout=2)
+    kept.extend(conn)
+    time.sleep(30)
+
+KINDS = {f.__name__: f for f in (sandwich, children, amplify, multis, partial, unread, rests, rests_answered)}
 kept = []
 
 def again(function, port):

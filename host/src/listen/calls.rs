@@ -104,7 +104,7 @@ pub(crate) fn proven(caller: &Caller) -> Identities {
     Identities::new(subject).unwrap_or_default()
 }
 
-const UNREAD: &str = "too many answers of this connection are not read; read them, and ask again";
+const UNREAD: &str = "too many answers of this connection, or of others from its address, are not read; read them, then repeat the call";
 
 /// The client's deadline in the header `grpc-timeout`.
 fn time_limit(headers: &HeaderMap) -> Option<Duration> {

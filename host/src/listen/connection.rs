@@ -18,6 +18,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use super::places::OpenSocket;
+
 /// A stream that is counted while it is open, with or without TLS.
 pub struct Connection {
     stream: Accepted<Socket>,
@@ -26,6 +28,8 @@ pub struct Connection {
     /// What secures it, or has.
     tls: Option<Acceptor>,
     counted: Counted,
+    // The last field, so that the socket is closed when this is dropped.
+    open: OpenSocket,
 }
 
 /// Breaks when the other end takes nothing of what is written. Below TLS, which takes more than the other end does.
@@ -47,13 +51,14 @@ impl Connection {
         peer: SocketAddr,
         port: Port,
         tls: Option<Acceptor>,
+        open: OpenSocket,
     ) -> io::Result<Connection> {
         stream.set_nodelay(true)?;
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         metrics::PORT_CONNECTIONS.at(port).inc();
         let stream = Accepted::Left(Socket { stream, stalled: None });
-        Ok(Connection { stream, peer, caller: Caller::plaintext(), tls, counted: Counted(port) })
+        Ok(Connection { stream, peer, caller: Caller::plaintext(), tls, counted: Counted(port), open })
     }
 
     /// The same after its TLS handshake, if its port has TLS. To be called before anything is read.
@@ -61,12 +66,12 @@ impl Connection {
     /// # Errors
     /// The handshake failed.
     pub(super) async fn secured(self) -> Result<Connection, HandshakeError> {
-        let Connection { stream, peer, caller, tls, counted } = self;
+        let Connection { stream, peer, caller, tls, counted, open } = self;
         let (stream, caller) = match (stream, &tls) {
             (Accepted::Left(stream), Some(tls)) => tls.accept(stream).await?,
             (stream, _) => (stream, caller),
         };
-        Ok(Connection { stream, peer, caller, tls, counted })
+        Ok(Connection { stream, peer, caller, tls, counted, open })
     }
 
     /// The identities that the certificate of the other end proves.

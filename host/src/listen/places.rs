@@ -5,10 +5,14 @@
 //! longest gives way, of the address with the most of them. On a port of members a connection is a *stranger*
 //! until its service has identified the member; strangers share a small pool, and members have places of
 //! their own.
+//!
+//! A connection that gives way loses its place at once, and its socket when its task runs next. New connections
+//! wait while [`GIVING_WAY`] sockets are in between: otherwise a burst of connections takes more file descriptors than the
+//! port has places.
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -18,6 +22,7 @@ use api::{
     mutants::{Mutant, is_on},
 };
 use telemetry::{Closed, Port, metrics};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// How many connections may be open.
@@ -37,6 +42,8 @@ pub(crate) struct Places {
     limits: Limits,
     port: Port,
     inner: Mutex<Inner>,
+    /// A socket that gave way is closed.
+    closed: Notify,
 }
 
 #[derive(Default)]
@@ -50,6 +57,10 @@ struct Inner {
     counted: usize,
     addresses: HashMap<IpAddr, usize>,
     members: BTreeMap<PeerId, BTreeSet<u64>>,
+    /// The connections whose socket is open, with or without a place.
+    sockets: HashSet<u64>,
+    /// Those of them that gave way.
+    giving_way: HashSet<u64>,
 }
 
 struct Open {
@@ -69,10 +80,23 @@ pub(crate) struct Place {
     close: CancellationToken,
 }
 
+/// The socket of one connection, while it is open.
+pub(crate) struct OpenSocket {
+    id: u64,
+    places: Arc<Places>,
+}
+
 impl Places {
     pub(crate) fn new(limits: Limits, port: Port) -> Arc<Places> {
         metrics::PORT_CONNECTIONS_LIMIT.at(port).set(limits.connections as u64);
-        Arc::new(Places { limits, port, inner: Mutex::default() })
+        Arc::new(Places { limits, port, inner: Mutex::default(), closed: Notify::new() })
+    }
+
+    /// Waits until few enough sockets that gave way are still open.
+    pub(crate) async fn settled(&self) {
+        while self.lock().giving_way.len() >= GIVING_WAY {
+            self.closed.notified().await;
+        }
     }
 
     /// A place for a connection from `address`, taken from a waiting one if need be.
@@ -154,6 +178,9 @@ impl Inner {
         if let Some(open) = self.open.get(&id) {
             open.close.cancel();
         }
+        if self.sockets.contains(&id) {
+            self.giving_way.insert(id);
+        }
         self.remove(id);
     }
 
@@ -178,6 +205,12 @@ impl Inner {
 }
 
 impl Place {
+    /// To be held as long as the connection's socket is open.
+    pub(crate) fn socket(&self) -> OpenSocket {
+        self.places.lock().sockets.insert(self.id);
+        OpenSocket { id: self.id, places: self.places.clone() }
+    }
+
     /// A request has come whole.
     pub(crate) fn spoke(&self) {
         if self.places.limits.members {
@@ -228,12 +261,30 @@ impl Drop for Place {
     }
 }
 
+impl Drop for OpenSocket {
+    fn drop(&mut self) {
+        let mut inner = self.places.lock();
+        inner.sockets.remove(&self.id);
+        if inner.giving_way.remove(&self.id) {
+            // One task accepts the connections of a port.
+            self.places.closed.notify_one();
+        }
+    }
+}
+
+/// Sockets of a port that may be open without a place.
+const GIVING_WAY: usize = 16;
 /// Connections of one member to one port: a stream, a call beside it, and those of an earlier incarnation
 /// that are not closed yet.
 const PER_MEMBER: usize = 8;
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Waker},
+    };
+
     use super::*;
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
@@ -261,6 +312,29 @@ mod tests {
         drop((speaks, two));
         assert!(places.lock().open.is_empty() && places.lock().addresses.is_empty());
         assert_eq!(places.lock().counted, 0);
+    }
+
+    #[tokio::test]
+    async fn b10_new_connections_wait_while_many_that_gave_way_are_open() {
+        let limits = Limits { connections: 4, per_address: 4, kept_for_local: 0, members: false };
+        let places = Places::new(limits, Port::Other);
+        let open = |_| {
+            let place = places.enter(HERE).unwrap();
+            (place.socket(), place)
+        };
+        let mut held: Vec<_> = (0..4 + GIVING_WAY - 1).map(open).collect();
+        places.settled().await;
+        held.push(open(0));
+        let mut waits = pin!(places.settled());
+        let mut waits = || waits.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(waits().is_pending());
+        // One that has a place does not count.
+        drop(held.pop());
+        assert!(waits().is_pending());
+        drop(held.remove(0));
+        assert!(waits().is_ready());
+        drop(held);
+        assert!(places.lock().sockets.is_empty() && places.lock().giving_way.is_empty());
     }
 
     #[test]

@@ -86,7 +86,7 @@ mod tests {
     /// Takes all room for others.
     fn fill(budget: &Budget) -> Vec<Charge> {
         let mut held: Vec<_> = (0..3).map(|_| budget.share().try_take(1 << 20).unwrap()).collect();
-        held.extend((0..16).map(|_| budget.share().try_take(Budget::SMALL).unwrap()));
+        held.extend((0..8).map(|_| budget.share().try_take(budget.small()).unwrap()));
         held
     }
 
@@ -110,7 +110,7 @@ mod tests {
         held.pop();
         let got = waits.await.unwrap();
         assert!(look_for_a_while(&moves).await.is_ok(), "nothing waits");
-        let gone = tokio::spawn(budget.share().take(Budget::SMALL));
+        let gone = tokio::spawn(budget.share().take(budget.small()));
         assert!(look_for_a_while(&moves).await.is_err());
         gone.abort();
         assert!(

@@ -1,4 +1,11 @@
-use std::{cell::RefCell, collections::VecDeque};
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+};
 
 use http_body::Body as _;
 
@@ -11,7 +18,7 @@ use tokio::{
 use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use super::*;
+use super::{traffic::Call, *};
 
 const PLACES: Limits = Limits { connections: 100, per_address: 100, kept_for_local: 0, members: false };
 
@@ -189,6 +196,53 @@ async fn b06_unread_answers_end_their_connection() {
     }
     let took = closes(socket).await;
     assert!(took < Duration::from_secs(15), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn b06_answers_that_are_read_byte_by_byte_end_their_connection() {
+    let (address, _shutdown, _serving) = health_server(bounds(), Duration::ZERO).await;
+    let mut socket = bare(address, 0).await;
+    socket.write_all(&[call(1), frame(0, 1, 1, &[0, 0, 0, 0, 0])].concat()).await.unwrap();
+    let began = Instant::now();
+    // The answer has more bytes than that.
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let _ = socket.write_all(&frame(8, 0, 1, &1u32.to_be_bytes())).await;
+    }
+    closes(socket).await;
+    assert!(began.elapsed() < Duration::from_secs(22), "{:?}", began.elapsed());
+    // A client that reads fast enough has the time for all of a large answer.
+    let call = Call {
+        unsent: AtomicUsize::new(1 << 20),
+        taken_due: AtomicU64::new(10_000),
+        message_due: AtomicU64::new(u64::MAX),
+        sender: Mutex::default(),
+    };
+    for second in 0..60 {
+        assert!(call.taken_due.load(SeqCst) > second * 1000, "after {second} s");
+        call.took(64_000, 1, second * 1000 + 10_000);
+    }
+    assert!(call.taken_due.load(SeqCst) <= 69_000, "what it took faster gives no credit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn b07_a_message_does_not_wait_for_long_for_room_that_others_have() {
+    let budget = Budget::new(32 << 20);
+    let (address, _shutdown, _serving) = health_server(holding(&budget), Duration::ZERO).await;
+    let mut held: Vec<_> = (0..4).map_while(|_| budget.share().try_take(8 << 20)).collect();
+    held.extend((0..).map_while(|_| budget.share().try_take(budget.small())));
+    let check = async || {
+        let service = "x".repeat(10_000);
+        health_client(address).await.check(HealthCheckRequest { service }).await.unwrap_err()
+    };
+    let began = Instant::now();
+    let refused = proto::client::details(&check().await).unwrap();
+    assert_eq!(refused.code(), api::ErrorCode::Overloaded, "{refused}");
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    // The smallest messages need no room.
+    health_client(address).await.check(HealthCheckRequest::default()).await.unwrap();
+    held.clear();
+    assert_eq!(check().await.code(), tonic::Code::NotFound);
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use api::{
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use telemetry::Closed;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 use tonic::Status;
 
 use super::{Users, gate::Untaken, places::Place};
@@ -53,13 +53,14 @@ struct Inner {
 /// One call.
 pub(super) struct Call {
     /// Bytes of its answer that the socket has not taken.
-    unsent: AtomicUsize,
-    /// When the client last took some of them, or they came, in milliseconds after the beginning.
-    progress: AtomicU64,
+    pub(super) unsent: AtomicUsize,
+    /// By when the client has to take some of them, in milliseconds after the beginning. Each part that it takes moves this on,
+    /// by the time that the part may take.
+    pub(super) taken_due: AtomicU64,
     /// By when the message that is on its way has to be whole; `u64::MAX` if none is.
-    message_due: AtomicU64,
+    pub(super) message_due: AtomicU64,
     /// The task that waits to send more.
-    sender: Mutex<Option<Waker>>,
+    pub(super) sender: Mutex<Option<Waker>>,
 }
 
 /// The call on a connection, until it ends.
@@ -116,7 +117,7 @@ impl Traffic {
         let now = self.now();
         let call = Arc::new(Call {
             unsent: AtomicUsize::new(0),
-            progress: AtomicU64::new(now),
+            taken_due: AtomicU64::new(0),
             message_due: AtomicU64::new(due(now, 0)),
             sender: Mutex::new(None),
         });
@@ -143,7 +144,7 @@ impl Traffic {
             return None;
         }
         inner.calls.values().find_map(|call| {
-            if call.unsent.load(SeqCst) > 0 && now >= call.progress.load(SeqCst) + millis(TAKE_WITHIN) {
+            if call.unsent.load(SeqCst) > 0 && now >= call.taken_due.load(SeqCst) {
                 return Some(Closed::Unread);
             }
             (now >= call.message_due.load(SeqCst)).then_some(Closed::Unfinished)
@@ -208,8 +209,8 @@ pub(super) struct Inbound<B: Body<Data = Bytes> + Unpin> {
 enum At {
     /// In a frame's first five bytes, with the number of bytes read.
     Head([u8; 5], usize),
-    /// Waits for room for the frame's payload.
-    Room([u8; 5], usize, Take),
+    /// Waits for room for the frame's payload; for a limited time if others have it.
+    Room([u8; 5], usize, Take, Option<Pin<Box<Sleep>>>),
     /// In a payload, with the number of missing bytes.
     Payload(usize),
     /// After the only message.
@@ -256,11 +257,19 @@ where
         let this = &mut *self;
         loop {
             match &mut this.at {
-                At::Room(head, len, room) => {
+                At::Room(head, len, room, limit) => {
                     let (head, len) = (*head, *len);
                     // While we make it wait, the client is not to blame.
                     this.call.message_due.store(u64::MAX, SeqCst);
-                    this.charge.set(Some(ready!(Pin::new(room).poll(cx))));
+                    match Pin::new(&mut *room).poll(cx) {
+                        Poll::Ready(charge) => this.charge.set(Some(charge)),
+                        Poll::Pending if room.is_held_up() => {
+                            let limit = limit.get_or_insert_with(|| Box::pin(sleep(ROOM_WITHIN)));
+                            ready!(limit.as_mut().poll(cx));
+                            return Poll::Ready(Some(Err(no_room(len))));
+                        }
+                        Poll::Pending => return Poll::Pending,
+                    }
                     this.call.message_due.store(due(this.traffic.now(), len), SeqCst);
                     match len {
                         0 => this.whole(),
@@ -292,7 +301,7 @@ where
                             return Poll::Ready(Some(Err(too_large(len, max))));
                         }
                         let room = this.traffic.share.take(decoded(len));
-                        this.at = At::Room(*head, len, room);
+                        this.at = At::Room(*head, len, room, None);
                     }
                     continue;
                 }
@@ -352,6 +361,13 @@ impl<B: Body<Data = Bytes> + Unpin> Drop for Inbound<B> {
     }
 }
 
+fn no_room(size: usize) -> Status {
+    proto::client::to_status(&OpError::Overloaded(format!(
+        "no room for a message of {size} bytes within {ROOM_WITHIN:?}: clients hold all that they may; repeat it at another node, or raise \
+         `limits.memory`"
+    )))
+}
+
 fn too_large(size: usize, limit: usize) -> Status {
     proto::client::to_status(&OpError::TooLarge { size: size as u64, limit: limit as u64 })
 }
@@ -404,6 +420,12 @@ impl<B: Body<Data = Bytes>> Body for Outbound<B> {
 }
 
 impl Call {
+    /// The client has taken `count` bytes. Its connection has `calls`, which may share the least rate.
+    pub(super) fn took(&self, count: usize, calls: usize, latest: u64) {
+        let more = (count * calls.max(1)).div_ceil(BYTES_PER_MILLI) as u64;
+        self.taken_due.fetch_update(SeqCst, SeqCst, |due| Some((due + more).min(latest))).unwrap_or_default();
+    }
+
     fn waits_for_client(&self, cx: &mut Context<'_>) -> bool {
         if self.unsent.load(SeqCst) < AHEAD {
             return false;
@@ -425,14 +447,16 @@ pub(super) struct Piece {
 impl Piece {
     fn new(bytes: Bytes, call: &Arc<Call>, traffic: &Arc<Traffic>) -> Piece {
         if call.unsent.fetch_add(bytes.len(), SeqCst) == 0 {
-            call.progress.store(traffic.now(), SeqCst);
+            call.taken_due.store(traffic.now() + millis(TAKE_WITHIN), SeqCst);
         }
         let charge = traffic.share.take_anyway(bytes.len());
         Piece { bytes, call: call.clone(), traffic: traffic.clone(), charge }
     }
 
     fn went(&mut self, count: usize) {
-        self.call.progress.store(self.traffic.now(), SeqCst);
+        let latest = self.traffic.now() + millis(TAKE_WITHIN);
+        let calls = self.traffic.lock().calls.len();
+        self.call.took(count, calls, latest);
         self.charge.shrink_to(self.bytes.len());
         if self.call.unsent.fetch_sub(count, SeqCst) - count < AHEAD {
             let sender = self.call.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -472,12 +496,15 @@ impl Drop for Piece {
 
 /// From the accepted connection to its first whole request.
 const SPEAK_WITHIN: Duration = Duration::from_secs(10);
-/// A client takes some of what waits for it within this.
+/// A client takes some of what waits for it within this. It may lag behind [`BYTES_PER_MILLI`] by no more.
 const TAKE_WITHIN: Duration = Duration::from_secs(10);
 /// A message is whole within this ...
 const MESSAGE_WITHIN: Duration = Duration::from_secs(10);
-/// Further bytes for each further millisecond.
+/// ... and further bytes for each further millisecond. The least rate of a connection in each direction.
 const BYTES_PER_MILLI: usize = 64;
+/// How long a message waits for room that other clients have. Pings on its stream wait behind it, so this is below most session
+/// time-outs.
+const ROOM_WITHIN: Duration = Duration::from_secs(2);
 /// A connection without a request for this time is closed; a living client makes a new one when it needs it.
 const IDLE: Duration = Duration::from_secs(300);
 /// Maximum size of a stranger's message on a port of members, until its member is known.

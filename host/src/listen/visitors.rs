@@ -59,12 +59,12 @@ where
             () = shutdown.cancelled() => break,
         };
         let (place, spoke) = (Arc::new(place), Arc::new(AtomicBool::new(false)));
-        let (held, traffic) = (bounds.held.share(), bounds.budget.share());
+        let peer = connection.peer();
+        let (held, traffic) = (bounds.share(&bounds.held, peer), bounds.share(&bounds.budget, peer));
         let visitor = Visitor { held, traffic, place: place.clone(), spoke: spoke.clone() };
         let (shutdown, cut_off, serve) = (shutdown.clone(), cut_off.clone(), serve.clone());
         connections.spawn(async move {
             let one = async {
-                let peer = connection.peer();
                 let connection = match connection.secured().await {
                     Ok(connection) => connection,
                     Err(why) => return Some(handshake_failed(port, peer, &why)),

@@ -19,20 +19,22 @@ use api::{
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Status, transport::Channel};
 
 use super::Neighbour;
 use crate::{
     client::{MESSAGE_MAX, from_status, identities_to_wire, items},
     edge::{answer, caller_to_wire, open_to_wire, request_to_wire},
     internal::{self, edge_message::Kind, store_port_client::StorePortClient},
-    peer, v1,
+    peer, streams, v1,
 };
 
 /// The port [`Coordination`] to a store in another process. It dials when it is used, and again when the connection is lost: then
 /// streams and calls end as they do when a node goes away.
 #[derive(Clone, Debug)]
 pub struct RemoteCoordination {
+    /// For streams, which hold no memory between their messages.
+    channel: Channel,
     client: StorePortClient<Channel>,
     hello: peer::Hello,
 }
@@ -49,10 +51,11 @@ impl RemoteCoordination {
         let endpoint = endpoint
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(STREAM_WINDOW * RemoteCoordination::STREAMS);
-        let client = StorePortClient::new(endpoint.connect_lazy())
+        let channel = endpoint.connect_lazy();
+        let client = StorePortClient::new(channel.clone())
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX + FRAME);
-        RemoteCoordination { client, hello: store.hello() }
+        RemoteCoordination { channel, client, hello: store.hello() }
     }
 }
 
@@ -71,11 +74,12 @@ impl Coordination for RemoteCoordination {
             caller: caller_to_wire(&caller),
             progress: progress.clone(),
         };
-        let mut client = self.client.clone();
+        let channel = self.channel.clone();
         // After all requests. Without an end, the edge is gone.
         let end = tokio_stream::once(end).then(|end| async { end.await.ok() }).filter_map(|end| end);
-        let dial = async move { client.session(ReceiverStream::new(messages).chain(end)).await };
-        let stream = Incoming::Dialing(Box::pin(async move { Ok(dial.await?.into_inner()) }));
+        let requests_of_edge = ReceiverStream::new(messages).chain(end);
+        let dial = streams::call(channel, SESSION, MESSAGE_MAX + FRAME, requests_of_edge);
+        let stream = Incoming::Dialing(Box::pin(dial));
         (requests, RemoteItems { stream, next: VecDeque::new(), progress })
     }
 
@@ -224,7 +228,7 @@ pub struct RemoteItems {
     progress: Arc<Progress>,
 }
 
-type Messages = Streaming<v1::SessionResponse>;
+type Messages = streams::Messages<v1::SessionResponse>;
 
 enum Incoming {
     Dialing(Pin<Box<dyn Future<Output = Result<Messages, Status>> + Send>>),
@@ -294,6 +298,9 @@ impl Drop for RemoteItems {
         self.progress.over.cancel();
     }
 }
+
+/// The method of session streams.
+const SESSION: &str = "/quorate.internal.v1.StorePort/Session";
 
 /// Bytes of a stream that are on their way and not taken.
 const STREAM_WINDOW: u32 = 128 << 10;

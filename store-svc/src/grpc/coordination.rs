@@ -1,7 +1,5 @@
 //! `quorate.v1.Coordination`: the unary calls and the entry point of session streams.
 
-use std::pin::Pin;
-
 use api::{
     OpError, PeerId, Trace,
     budget::{Held, Slot},
@@ -11,15 +9,19 @@ use api::{
     walk::{WalkAsk, WalkPart},
 };
 use proto::{
-    client::{level, to_status, traceparent, walk, walk_part_to_wire},
+    client::{MESSAGE_MAX, level, to_status, traceparent, walk, walk_part_to_wire},
+    streams::{Messages, Method},
     v1::{self, coordination_server},
 };
 use tokio::sync::mpsc;
-use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{caller, session};
+use super::{
+    caller,
+    session::{self, Answers, Inbound},
+};
 
 /// Implements [`proto::v1::coordination_server::CoordinationServer`] on the store behind `C`.
 #[derive(Clone)]
@@ -35,6 +37,11 @@ impl<C: Coordination> CoordinationService<C> {
     /// Serves the store of this node. A task of `tasks` reads each stream.
     pub fn new(store: C, node: PeerId, prover: Prover, tasks: TaskTracker) -> CoordinationService<C> {
         CoordinationService { store, node, prover, tasks }
+    }
+
+    fn begin_session(&self, request: Request<impl Inbound>) -> Result<Response<Answers<C::Items>>, Status> {
+        let answers = session::start(&self.store, &self.tasks, &self.prover, request);
+        answers.map(Response::new).map_err(|e| to_status(&e))
     }
 
     /// A call without a session.
@@ -109,22 +116,40 @@ impl<C: Coordination> CoordinationService<C> {
     }
 }
 
+/// The session streams of a [`CoordinationService`], without memory between their messages.
+pub struct Sessions<C>(pub CoordinationService<C>);
+
+impl<C: Coordination> Method for Sessions<C> {
+    const PATH: &'static str = "/quorate.v1.Coordination/Session";
+    const REQUEST_MAX: usize = MESSAGE_MAX;
+    const ANSWER_MAX: usize = MESSAGE_MAX;
+    type Request = v1::SessionRequest;
+    type Answer = v1::SessionResponse;
+    type Answers = Answers<C::Items>;
+
+    async fn begin(
+        &self,
+        request: Request<Messages<v1::SessionRequest>>,
+    ) -> Result<Response<Self::Answers>, Status> {
+        self.0.begin_session(request)
+    }
+}
+
 /// A unary call that maps to one operation and one response message.
 macro_rules! calls {
     ($($verb:ident: $request:ident => $response:ident,)+) => {
         #[tonic::async_trait]
         impl<C: Coordination> coordination_server::Coordination for CoordinationService<C> {
-            type SessionStream = Pin<Box<dyn Stream<Item = Result<v1::SessionResponse, Status>> + Send>>;
+            type SessionStream = Answers<C::Items>;
             type WatchStream = tokio_stream::Empty<Result<v1::WatchResponse, Status>>;
             type WalkStream = ReceiverStream<Result<v1::WalkResponse, Status>>;
 
+            // Nodes serve it with `Sessions` instead.
             async fn session(
                 &self,
                 request: Request<Streaming<v1::SessionRequest>>,
             ) -> Result<Response<Self::SessionStream>, Status> {
-                let answers = session::start(&self.store, &self.tasks, &self.prover, request);
-                let answers = answers.map_err(|e| to_status(&e))?;
-                Ok(Response::new(Box::pin(answers)))
+                self.begin_session(request)
             }
 
             async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {

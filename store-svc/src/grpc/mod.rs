@@ -17,9 +17,10 @@ use proto::{
 };
 
 pub use cluster::ClusterService;
-pub use coordination::CoordinationService;
+pub use coordination::{CoordinationService, Sessions};
 pub use node::NodeService;
-pub use port::PortService;
+pub use port::{PortService, PortSessions};
+pub use session::Answers;
 
 /// The caller of this request. The listener puts the bounds of its connection into the extensions, and
 /// the header `authorization` proves identities: `digest user:password`.

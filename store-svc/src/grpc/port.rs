@@ -1,26 +1,28 @@
 //! `quorate.internal.v1.StorePort`: the port of this store for edges in other processes.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use api::{
     OpError, WriteNumber,
     ports::{Coordination, Requests},
 };
 use proto::{
-    Malformed,
-    client::to_status,
+    Malformed, PEER_MESSAGE_MAX,
+    client::{MESSAGE_MAX, to_status},
     edge::{answer_to_wire, caller, check_edge, open, request},
     internal::{self, edge_message::Kind, store_port_server::StorePort},
+    streams::{Messages, Method},
     v1,
 };
 use tokio::time::timeout;
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::session::Answers;
 
 /// Implements [`proto::internal::store_port_server::StorePortServer`] on the store behind `C`.
+#[derive(Clone)]
 pub struct PortService<C> {
     store: C,
     ensemble: Arc<str>,
@@ -36,27 +38,14 @@ impl<C: Coordination> PortService<C> {
 
 #[tonic::async_trait]
 impl<C: Coordination> StorePort for PortService<C> {
-    type SessionStream = Pin<Box<dyn Stream<Item = Result<v1::SessionResponse, Status>> + Send>>;
+    type SessionStream = Answers<C::Items>;
 
+    // Nodes serve it with `PortSessions` instead.
     async fn session(
         &self,
         request: Request<Streaming<internal::EdgeMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let mut inbound = request.into_inner();
-        let first = timeout(BEGIN_WITHIN, inbound.message()).await.map_err(|_| {
-            Status::deadline_exceeded(format!(
-                "an edge begins with a Begin, and none came within {BEGIN_WITHIN:?}"
-            ))
-        })??;
-        let Some(Kind::Begin(begin)) = first.and_then(|message| message.kind) else {
-            return Err(Status::invalid_argument("an edge begins with a Begin"));
-        };
-        check_edge(begin.hello, &self.ensemble).map_err(refused)?;
-        let caller = caller(begin.caller).map_err(refused)?;
-        let open = open(begin.open.unwrap_or_default()).map_err(refused)?;
-        let (requests, items) = self.store.stream(caller);
-        self.tasks.spawn(read(requests, open, inbound));
-        Ok(Response::new(Box::pin(Answers::new(items))))
+        self.begin_session(request.into_inner()).await
     }
 
     async fn call(
@@ -75,12 +64,51 @@ impl<C: Coordination> StorePort for PortService<C> {
     }
 }
 
+impl<C: Coordination> PortService<C> {
+    async fn begin_session(&self, mut inbound: impl Inbound) -> Result<Response<Answers<C::Items>>, Status> {
+        let first = timeout(BEGIN_WITHIN, inbound.next()).await.map_err(|_| {
+            Status::deadline_exceeded(format!(
+                "an edge begins with a Begin, and none came within {BEGIN_WITHIN:?}"
+            ))
+        })?;
+        let Some(Kind::Begin(begin)) = first.transpose()?.and_then(|message| message.kind) else {
+            return Err(Status::invalid_argument("an edge begins with a Begin"));
+        };
+        check_edge(begin.hello, &self.ensemble).map_err(refused)?;
+        let caller = caller(begin.caller).map_err(refused)?;
+        let open = open(begin.open.unwrap_or_default()).map_err(refused)?;
+        let (requests, items) = self.store.stream(caller);
+        self.tasks.spawn(read(requests, open, inbound));
+        Ok(Response::new(Answers::new(items)))
+    }
+}
+
+/// The messages of an edge.
+trait Inbound: Stream<Item = Result<internal::EdgeMessage, Status>> + Send + Unpin + 'static {}
+
+impl<S: Stream<Item = Result<internal::EdgeMessage, Status>> + Send + Unpin + 'static> Inbound for S {}
+
+/// The session streams of a [`PortService`], without memory between their messages.
+pub struct PortSessions<C>(pub PortService<C>);
+
+impl<C: Coordination> Method for PortSessions<C> {
+    const PATH: &'static str = "/quorate.internal.v1.StorePort/Session";
+    const REQUEST_MAX: usize = PEER_MESSAGE_MAX;
+    const ANSWER_MAX: usize = MESSAGE_MAX;
+    type Request = internal::EdgeMessage;
+    type Answer = v1::SessionResponse;
+    type Answers = Answers<C::Items>;
+
+    async fn begin(
+        &self,
+        request: Request<Messages<internal::EdgeMessage>>,
+    ) -> Result<Response<Self::Answers>, Status> {
+        self.0.begin_session(request.into_inner()).await
+    }
+}
+
 /// Reads the requests of an edge until the stream ends.
-async fn read<R: Requests>(
-    mut requests: R,
-    open: api::session::Open,
-    mut inbound: Streaming<internal::EdgeMessage>,
-) {
+async fn read<R: Requests>(mut requests: R, open: api::session::Open, mut inbound: impl Inbound) {
     let end = pass_on(&mut requests, open, &mut inbound).await;
     requests.end(end);
 }
@@ -88,16 +116,16 @@ async fn read<R: Requests>(
 async fn pass_on<R: Requests>(
     requests: &mut R,
     open: api::session::Open,
-    inbound: &mut Streaming<internal::EdgeMessage>,
+    inbound: &mut impl Inbound,
 ) -> Result<(), OpError> {
     requests.open(open).await?;
     loop {
         let message = tokio::select! {
-            message = inbound.message() => message,
+            message = inbound.next() => message,
             () = requests.over() => return Ok(()),
         };
         // The edge is gone, and its client with it.
-        let Ok(Some(internal::EdgeMessage { kind: Some(kind) })) = message else { return Ok(()) };
+        let Some(Ok(internal::EdgeMessage { kind: Some(kind) })) = message else { return Ok(()) };
         match kind {
             Kind::Requests(batch) => {
                 let asked: Result<Vec<_>, _> = batch.requests.into_iter().map(request).collect();

@@ -20,9 +20,9 @@ use proto::{
     v1,
 };
 use tokio::time::timeout;
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::task::TaskTracker;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::caller;
 
@@ -31,7 +31,7 @@ pub(super) fn start<C: Coordination>(
     store: &C,
     tasks: &TaskTracker,
     prover: &Prover,
-    request: tonic::Request<Streaming<v1::SessionRequest>>,
+    request: tonic::Request<impl Inbound>,
 ) -> Result<Answers<C::Items>, OpError> {
     let (caller, who) = caller(&request, prover)?;
     let decoded = caller.message.clone();
@@ -41,15 +41,23 @@ pub(super) fn start<C: Coordination>(
     Ok(Answers::new(items))
 }
 
-struct Reader<R> {
+/// The messages of a client.
+pub(super) trait Inbound:
+    Stream<Item = Result<v1::SessionRequest, Status>> + Send + Unpin + 'static
+{
+}
+
+impl<S: Stream<Item = Result<v1::SessionRequest, Status>> + Send + Unpin + 'static> Inbound for S {}
+
+struct Reader<R, I> {
     requests: R,
     who: Who,
     /// The part of the connection's share that the last message holds.
     decoded: Slot,
-    inbound: Streaming<v1::SessionRequest>,
+    inbound: I,
 }
 
-impl<R: Requests> Reader<R> {
+impl<R: Requests, I: Inbound> Reader<R, I> {
     /// Reads until the stream ends, and sets the reason unless it is already set.
     async fn run(mut self) {
         let end = self.read().await;
@@ -74,7 +82,7 @@ impl<R: Requests> Reader<R> {
         self.submit(first).await?;
         loop {
             let message = tokio::select! {
-                message = self.inbound.message() => message,
+                message = self.inbound.next() => message.transpose(),
                 () = self.requests.over() => return Ok(()),
             };
             match message {
@@ -98,7 +106,7 @@ impl<R: Requests> Reader<R> {
     /// Returns `None` if the client is gone, or the stream has ended.
     async fn first(&mut self) -> Result<Option<v1::SessionRequest>, OpError> {
         let message = tokio::select! {
-            message = timeout(OPEN_WITHIN, self.inbound.message()) => message,
+            message = timeout(OPEN_WITHIN, self.inbound.next()) => message,
             () = self.requests.over() => return Ok(None),
         };
         let late = |_| {
@@ -106,7 +114,7 @@ impl<R: Requests> Reader<R> {
                 "no message with `open` came within {OPEN_WITHIN:?}; send it first on a session stream"
             ))
         };
-        Ok(message.map_err(late)?.unwrap_or(None))
+        Ok(message.map_err(late)?.and_then(Result::ok))
     }
 
     /// Submits requests as capacity allows.
@@ -119,8 +127,8 @@ impl<R: Requests> Reader<R> {
     }
 }
 
-/// Encodes outgoing items as messages.
-pub(super) struct Answers<I> {
+/// The messages of a session stream: its items, as they come.
+pub struct Answers<I> {
     items: I,
     /// Items taken from the lane and not sent.
     next: VecDeque<Item>,
