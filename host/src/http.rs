@@ -93,6 +93,8 @@ async fn serve_one(connection: Connection, place: Place, pages: Arc<Pages>, stop
         let pages = pages.clone();
         place.spoke();
         async move {
+            // hyper answers many pipelined requests in one turn of this task, on the thread that has the consensus as well.
+            tokio::task::yield_now().await;
             let answer = pages.answer(request, peer).await;
             // From here on the connection may have to give way, also if its client does not read.
             place.answered();

@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
 use super::*;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -114,6 +116,32 @@ async fn b10_a_connection_that_asks_no_more_is_closed() {
     // A reset is as good an end as any.
     let _ = kept.read_to_end(&mut Vec::new()).await;
     assert!(began.elapsed() <= HEADERS_WITHIN + Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn b10_pipelined_requests_leave_turns_to_others_of_the_thread() {
+    let (in_a_row, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let commands = Commands::default();
+    let (counted, highest) = (in_a_row.clone(), most.clone());
+    commands.answer_with(move |_| {
+        highest.fetch_max(counted.fetch_add(1, SeqCst) + 1, SeqCst);
+        async { (200, String::new()) }
+    });
+    let (endpoint, _stop) = start_with(&Health::starting(""), commands).await;
+    tokio::spawn(async move {
+        loop {
+            in_a_row.store(0, SeqCst);
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut stream = TcpStream::connect(&endpoint).await.unwrap();
+    let requests = "GET /commands/x HTTP/1.1\r\nHost: x\r\n\r\n".repeat(99);
+    let last = "GET /commands/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all((requests + last).as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).await.unwrap();
+    assert_eq!(answers.matches("200 OK").count(), 100);
+    assert!(most.load(SeqCst) <= 2, "{most:?} answers in a row");
 }
 
 #[tokio::test]
