@@ -6,7 +6,6 @@
 //! a whole: it is composed from the names up to the root.
 
 mod changes;
-mod children;
 mod dirty;
 mod export;
 mod index;
@@ -29,7 +28,7 @@ use api::{
     SessionId, Stat, Write, WriteOutcome, WriteResult, Zxid, record, watch::Change,
 };
 
-use crate::{acls::Acls, digest, state::RECORD};
+use crate::{acls::Acls, digest, sorted, state::RECORD};
 pub(crate) use changes::STATE_ZNODES;
 use dirty::Dirty;
 use export::Export;
@@ -490,7 +489,7 @@ impl Tree {
     ) -> impl Iterator<Item = (NodeId, Path, &'a Slot)> + use<'a> {
         let mut text = String::new();
         // For each level above, the remaining siblings and the length of their parent's path.
-        let mut above: Vec<(children::Iter<'_>, usize)> = Vec::new();
+        let mut above: Vec<(sorted::Iter<'_, NodeId>, usize)> = Vec::new();
         let mut at = after.map(|_| ROOT);
         let mut names =
             after.into_iter().flat_map(|path| path.as_str().split('/').filter(|name| !name.is_empty()));
