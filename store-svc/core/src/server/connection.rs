@@ -638,18 +638,10 @@ fn ephemerals(
     (prefix, after): (&str, &str),
     size: u32,
 ) -> Outcome {
-    let names_max = Page { size, ..Page::default() }.names_max();
-    let all = session.into_iter().flat_map(|session| state.tree().ephemerals(session));
-    let mut rest = all.filter(|path| path.as_str().starts_with(prefix) && path.as_str() > after).peekable();
-    let (mut paths, mut bytes) = (Vec::new(), 0);
-    while paths.len() < names_max
-        && let Some(path) =
-            rest.next_if(|next| paths.is_empty() || bytes + next.as_str().len() <= Page::BYTES_MAX)
-    {
-        bytes += path.as_str().len();
-        paths.push(path);
-    }
-    Outcome::Ephemerals { paths, more: rest.peek().is_some() }
+    let page = Page { size, ..Page::default() };
+    let found = session.map(|session| state.tree().ephemerals_page(session, (prefix, after), &page));
+    let (paths, more) = found.unwrap_or_default();
+    Outcome::Ephemerals { paths, more }
 }
 
 /// Whether a write may be submitted: it is within the limits, and there is disk space for it.

@@ -1,6 +1,5 @@
 //! Answers to reads: their expected size, and multi-part reads.
 
-use super::connection::LISTED_AT_ONCE;
 use api::{DATA_MAX, Identities, Page, Read, ReadOutcome};
 
 use super::*;
@@ -78,11 +77,7 @@ fn too_large(size: usize) -> Result<ReadOutcome, OpError> {
 pub(super) fn has_turns(op: &Op) -> bool {
     matches!(
         op,
-        Op::Read(..)
-            | Op::MultiRead(..)
-            | Op::Ephemerals { .. }
-            | Op::AddWatches(_)
-            | Op::CancelWatches(_)
+        Op::Read(..) | Op::MultiRead(..) | Op::Ephemerals { .. } | Op::AddWatches(_) | Op::CancelWatches(_)
     )
 }
 
@@ -115,12 +110,9 @@ const EACH: usize = 16;
 /// Names and znodes in an answer.
 pub(super) fn listed(outcome: &Outcome) -> usize {
     match outcome {
-        // The server visited all quotas of the ensemble.
-        Outcome::Read(ReadOutcome::Quotas { .. }) => LISTED_AT_ONCE,
         Outcome::Read(read) => names_of(read),
         Outcome::MultiRead(reads) => reads.iter().flatten().map(|read| 1 + names_of(read)).sum(),
-        // The server visited all ephemerals of the session.
-        Outcome::Ephemerals { .. } => LISTED_AT_ONCE,
+        Outcome::Ephemerals { paths, .. } => paths.len(),
         _ => 0,
     }
 }
