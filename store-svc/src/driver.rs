@@ -141,7 +141,8 @@ impl<Q: Quorum> Driver<Q> {
         let (sinks, asks, asking) = (HashMap::new(), Vec::new(), Asking::nothing());
         // Ends with this function, and its tasks with it.
         let tasks = JoinSet::new();
-        Running { driver: self, sinks, feed, signs, asks, asking, tasks, schedule, exporting: None }
+        let turn = Turn::new();
+        Running { driver: self, sinks, feed, signs, asks, asking, tasks, schedule, exporting: None, turn }
             .run()
             .await
     }
@@ -163,6 +164,34 @@ struct Running<Q: Quorum> {
     tasks: JoinSet<Option<u64>>,
     schedule: Schedule,
     exporting: Option<Exporting>,
+    turn: Turn,
+}
+
+/// The time that the driver has worked since it last let other tasks of the thread run.
+struct Turn {
+    /// Moves on by the times in which the driver waited.
+    began: Instant,
+    waits_since: Instant,
+}
+
+impl Turn {
+    fn new() -> Turn {
+        let now = Instant::now();
+        Turn { began: now, waits_since: now }
+    }
+
+    fn is_over(&self) -> bool {
+        self.began.elapsed() > TURN
+    }
+
+    fn wait(&mut self) {
+        self.waits_since = Instant::now();
+    }
+
+    /// The driver has something to do again.
+    fn go_on(&mut self) {
+        self.began += self.waits_since.elapsed();
+    }
 }
 
 impl<Q: Quorum> Running<Q> {
@@ -190,6 +219,12 @@ impl<Q: Quorum> Running<Q> {
             }
             self.carry_out()?;
             self.keep();
+            // Whichever branch has work without an end: the heartbeats of the quorum share the thread.
+            if self.turn.is_over() {
+                tokio::task::yield_now().await;
+                self.turn = Turn::new();
+            }
+            self.turn.wait();
             let wake = self.wake_at();
             let asking = !self.asks.is_empty();
             tokio::select! {
@@ -208,9 +243,12 @@ impl<Q: Quorum> Running<Q> {
                     Err(e) => return Err(StopReason::Invariant(format!("a task of the store has died: {e}"))),
                 },
                 done = self.driver.checkpointer.done() => self.on_checkpoint(done),
-                Some(sign) = self.signs.recv() => self.handle(Input::Sign(sign)),
+                Some(sign) = self.signs.recv() => {
+                    self.turn.go_on();
+                    self.handle(Input::Sign(sign));
+                }
                 said = self.feed.next() => {
-                    let began = Instant::now();
+                    self.turn.go_on();
                     self.on_quorum(said?);
                     // If the quorum delivers entries faster than they can be applied, this branch
                     // always wins. Clients would then wait for its end, and sessions would expire
@@ -220,20 +258,27 @@ impl<Q: Quorum> Running<Q> {
                     if !asking {
                         self.on_clients_waiting();
                     }
-                    if began.elapsed() > TURN {
-                        self.carry_out()?;
-                        tokio::task::yield_now().await;
-                    }
                 }
-                Some(aside) = self.driver.asides.recv() => self.on_aside(aside),
+                Some(aside) = self.driver.asides.recv() => {
+                    self.turn.go_on();
+                    self.on_aside(aside);
+                    self.on_asides_waiting();
+                }
                 taken = self.asking.taken() => taken?,
                 input = self.driver.inputs.recv(), if clients && !asking => {
+                    self.turn.go_on();
                     clients = input.is_some();
                     input.into_iter().for_each(|input| self.on_client(input));
                     self.on_clients_waiting();
                 }
-                () = Exporting::turn(self.exporting.as_ref()) => self.export(),
-                () = tokio::time::sleep_until(wake.into()) => self.handle(Input::Tick),
+                () = Exporting::turn(self.exporting.as_ref()) => {
+                    self.turn.go_on();
+                    self.export();
+                }
+                () = tokio::time::sleep_until(wake.into()) => {
+                    self.turn.go_on();
+                    self.handle(Input::Tick);
+                }
             }
         }
     }
@@ -347,9 +392,13 @@ impl<Q: Quorum> Running<Q> {
         self.handle(Input::Closed { conn });
     }
 
-    /// Processes inputs that clients have already sent, up to a bound.
+    /// Processes inputs that clients have already sent, up to a bound, and as long as the turn lasts: at
+    /// least one.
     fn on_clients_waiting(&mut self) {
-        for _ in 0..INPUTS_AT_ONCE {
+        for n in 0..INPUTS_AT_ONCE {
+            if n > 0 && self.turn.is_over() {
+                return;
+            }
             let Ok(input) = self.driver.inputs.try_recv() else { return };
             self.on_client(input);
         }
@@ -357,7 +406,10 @@ impl<Q: Quorum> Running<Q> {
 
     /// The same for the inputs that cannot wait.
     fn on_asides_waiting(&mut self) {
-        for _ in 0..INPUTS_AT_ONCE {
+        for n in 0..INPUTS_AT_ONCE {
+            if n > 0 && self.turn.is_over() {
+                return;
+            }
             let Ok(aside) = self.driver.asides.try_recv() else { return };
             self.on_aside(aside);
         }
@@ -451,8 +503,8 @@ fn no_answer() -> OpError {
     OpError::Internal("the call ended without an answer".into())
 }
 
-/// A message of the quorum that takes longer is followed by a pause for the other tasks of the thread,
-/// above all for the heartbeats of the quorum.
+/// After this time of work the driver lets the other tasks of the thread run, above all the heartbeats of
+/// the quorum.
 const TURN: Duration = Duration::from_millis(2);
 /// Maximum number of client messages that are processed before their outputs are carried out, in one
 /// batch to the quorum.

@@ -11,6 +11,7 @@ mod digest;
 mod kept;
 pub mod server;
 mod sessions;
+mod sorted;
 mod state;
 mod tree;
 mod watch;

@@ -56,6 +56,7 @@ impl Harness {
             tasks: JoinSet::new(),
             schedule: Schedule::new(now, me),
             exporting: None,
+            turn: Turn::new(),
         };
         Harness { running, inputs: to_driver, _ends: (to_driver_aside, signs_in, dir) }
     }
@@ -181,4 +182,29 @@ async fn a_call_that_is_given_up_is_forgotten() {
         received: Instant::now(),
     });
     assert!(harness.running.sinks.is_empty());
+}
+
+#[tokio::test]
+async fn b08_the_driver_pauses_when_its_turn_is_over_whoever_has_work_for_it() {
+    let mut harness = Harness::new();
+    let mut facts = Vec::new();
+    for _ in 0..4 {
+        let (reply, answer) = oneshot::channel();
+        harness.inputs.try_send(FromClient::Facts(reply)).ok().unwrap();
+        facts.push(answer);
+    }
+    let waiting = |harness: &Harness| harness.inputs.max_capacity() - harness.inputs.capacity();
+    harness.running.turn.began -= TURN;
+    harness.running.on_clients_waiting();
+    assert_eq!(waiting(&harness), 3, "one in any case");
+    let inputs = harness.inputs.clone();
+    let mut serving = std::pin::pin!(harness.running.serve());
+    let mut poll = || serving.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+    assert!(poll().is_pending());
+    assert_eq!(inputs.max_capacity() - inputs.capacity(), 3, "other tasks go first");
+    assert!(poll().is_pending());
+    assert_eq!(inputs.capacity(), inputs.max_capacity());
+    for answer in facts {
+        answer.await.unwrap();
+    }
 }

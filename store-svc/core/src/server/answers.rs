@@ -10,6 +10,9 @@ use api::mutants::{Mutant, is_on};
 
 use super::{ConnId, Limits};
 
+/// Work of all connections in one turn: about a millisecond.
+const WORK: usize = 16_000;
+
 #[derive(Default, Debug)]
 pub(super) struct Answers {
     /// Weight of all answers that the shell has not sent yet.
@@ -19,8 +22,8 @@ pub(super) struct Answers {
     /// Connections with further answers, which wait for their turn. A connection occurs once.
     later: VecDeque<ConnId>,
     queued: BTreeSet<ConnId>,
-    /// Number of changes that were matched with the watches of connections in this turn.
-    pub(super) matched: usize,
+    /// Work done since the last turn began, about as many times 60 ns.
+    work: usize,
 }
 
 impl Answers {
@@ -53,6 +56,20 @@ impl Answers {
         }
     }
 
+    /// A turn begins.
+    pub(super) fn begin_turn(&mut self) {
+        self.work = 0;
+    }
+
+    pub(super) fn worked(&mut self, work: usize) {
+        self.work += work;
+    }
+
+    /// Whether the work of this turn is done. A light request may follow some more.
+    pub(super) fn is_spent(&self, light: bool) -> bool {
+        self.work >= if light { 4 * WORK } else { WORK }
+    }
+
     pub(super) fn wait(&mut self, id: ConnId) {
         self.waiting.insert(id);
     }
@@ -64,20 +81,22 @@ impl Answers {
     }
 
     pub(super) fn next(&mut self) -> Option<ConnId> {
-        let id = self.later.pop_front()?;
-        self.queued.remove(&id);
-        Some(id)
+        loop {
+            let id = self.later.pop_front()?;
+            // Connections that ended are only removed here.
+            if self.queued.remove(&id) {
+                return Some(id);
+            }
+        }
     }
 
     pub(super) fn has_more(&self) -> bool {
-        !self.later.is_empty()
+        !self.queued.is_empty()
     }
 
     pub(super) fn forget(&mut self, id: ConnId) {
         self.waiting.remove(&id);
-        if self.queued.remove(&id) {
-            self.later.retain(|other| *other != id);
-        }
+        self.queued.remove(&id);
     }
 
     fn free(&self, limits: &Limits) -> usize {

@@ -6,9 +6,9 @@ use api::{Acl, Create, Expected, Identities, Page, Path, data_len, ports::Room, 
 use bytes::Bytes;
 
 use super::*;
-use crate::{Tree, digest, watch::TURN};
+use crate::{Tree, digest};
 use outbox::Place;
-use reading::{expected, listed, read_all};
+use reading::{expected, has_turns, is_light, listed, read_all, work_of};
 use watching::Sender;
 
 #[derive(Debug)]
@@ -246,11 +246,11 @@ impl Server {
 
     /// Continues with connections that have more answers, a few at a time.
     pub(super) fn answer_more(&mut self) {
-        self.answers.matched = 0;
+        self.answers.begin_turn();
         for _ in 0..CONNECTIONS_AT_ONCE {
             let Some(id) = self.answers.next() else { return };
             self.run(id);
-            if self.answers.matched >= TURN {
+            if self.answers.is_spent(false) {
                 return;
             }
         }
@@ -535,6 +535,10 @@ fn answer(
             {
                 break;
             }
+            Step::Todo(op) if conn.asked == 0 && has_turns(op) && turn.answers.is_spent(is_light(op)) => {
+                turn.answers.again_later(id);
+                break;
+            }
             Step::Todo(op @ (Op::Read(..) | Op::MultiRead(..) | Op::Ephemerals { .. })) if !unary => {
                 // The size of a MultiRead is computed only once: this check repeats whenever others
                 // take answers.
@@ -555,7 +559,7 @@ fn answer(
             }
             // Earlier answers promise that all watches have received everything up to their zxid.
             Step::Todo(Op::CancelWatches(_)) if conn.cursor.is_some() => break,
-            Step::Todo(op @ Op::AddWatches(_)) if conn.asked == 0 && watching::may_wait(op) => {
+            Step::Todo(Op::AddWatches(add)) if conn.asked == 0 && watching::wants_state(add) => {
                 let weight = Tree::STATE_BYTES.min(state.tree().bytes());
                 if conn.unsent >= limits.unsent_max || !turn.answers.allows(limits, conn.unsent, weight) {
                     turn.answers.wait(id);
@@ -568,6 +572,7 @@ fn answer(
         conn.expected -= slot.expected;
         let xid = slot.xid;
         let step = std::mem::replace(&mut slot.step, Step::Asked);
+        turn.answers.worked(if let Step::Todo(op) = &step { work_of(op) } else { 0 });
         let (zxid, result) = match step {
             Step::Done { zxid, result } => (zxid, result),
             Step::Todo(Op::Read(read, _)) => {
@@ -612,10 +617,13 @@ fn answer(
         conn.queue.pop_front();
         conn.first += 1;
         conn.begun -= 1;
-        turn.listed += result.as_ref().map_or(0, listed);
+        let names = result.as_ref().map_or(0, listed);
+        turn.listed += names;
         let reply = Item::Response(Response { xid, zxid, result, leaderless });
+        let weight = reply.weight();
+        turn.answers.worked(names + weight / 256);
         if !unary {
-            turn.answers.sent_to_shell(reply.weight());
+            turn.answers.sent_to_shell(weight);
         }
         conn.answer(id, outbox, state.applied(), now, reply);
         any = true;
@@ -630,18 +638,10 @@ fn ephemerals(
     (prefix, after): (&str, &str),
     size: u32,
 ) -> Outcome {
-    let names_max = Page { size, ..Page::default() }.names_max();
-    let all = session.into_iter().flat_map(|session| state.tree().ephemerals(session));
-    let mut rest = all.filter(|path| path.as_str().starts_with(prefix) && path.as_str() > after).peekable();
-    let (mut paths, mut bytes) = (Vec::new(), 0);
-    while paths.len() < names_max
-        && let Some(path) =
-            rest.next_if(|next| paths.is_empty() || bytes + next.as_str().len() <= Page::BYTES_MAX)
-    {
-        bytes += path.as_str().len();
-        paths.push(path);
-    }
-    Outcome::Ephemerals { paths, more: rest.peek().is_some() }
+    let page = Page { size, ..Page::default() };
+    let found = session.map(|session| state.tree().ephemerals_page(session, (prefix, after), &page));
+    let (paths, more) = found.unwrap_or_default();
+    Outcome::Ephemerals { paths, more }
 }
 
 /// Whether a write may be submitted: it is within the limits, and there is disk space for it.

@@ -15,9 +15,11 @@
 //! - One connection of the ensemble acts for a session. A connection that resumes the session first
 //!   writes an entry into the log. Later entries of another connection have no effect, and such a
 //!   connection ends when it learns of it.
-//! - One connection lists a bounded number of names in a row and then waits for the turns of others. So
-//!   a ping of another session never waits for more than a few pages. Reads between pending writes are
-//!   the exception: they are answered when their turn comes. The limit of pending reads makes their
+//! - One connection lists a bounded number of names in a row and then waits for the turns of others. All
+//!   connections together, sessions and unary calls, do a bounded amount of work before the next
+//!   [`Input::Tick`]; what exceeds it waits in order. So inputs cost little, and a ping of another session
+//!   never waits for more than a few pages. Reads between pending writes are the exception: they are
+//!   answered when their turn comes. The limit of pending reads makes their
 //!   answers fit into the connection's share of unsent bytes; a read that still does not fit is
 //!   rejected on its own.
 //! - The number of numbered writes that are rejected per second for lack of disk space is bounded,
@@ -152,7 +154,10 @@ impl Server {
             Input::Unary { conn, op, trace, identities } => self.on_unary(conn, op, trace, identities),
             Input::Closed { conn } => self.forget(conn),
             Input::Drained { conn, bytes } => self.on_drained(conn, bytes),
-            Input::Tick => self.answer_more(),
+            Input::Tick => {
+                self.watches.sweep();
+                self.answer_more();
+            }
         }
         self.on_time();
     }
@@ -169,7 +174,7 @@ impl Server {
     /// When [`Input::Tick`] is due without other inputs.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
-        if self.answers.has_more() {
+        if self.has_more() {
             return Some(self.now);
         }
         let opening = self.opening.first().map(|(at, _)| *at);
@@ -313,10 +318,11 @@ impl Server {
         self.served && !self.turning_away()
     }
 
-    /// Whether connections wait for another turn: an [`Input::Tick`] continues with them.
+    /// Whether connections wait for another turn, or watches of ended ones for their removal: an
+    /// [`Input::Tick`] continues with them.
     #[must_use]
     pub fn has_more(&self) -> bool {
-        self.answers.has_more()
+        self.answers.has_more() || self.watches.is_sweeping()
     }
 
     /// Ends all connections, before the node stops.

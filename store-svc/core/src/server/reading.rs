@@ -1,6 +1,5 @@
 //! Answers to reads: their expected size, and multi-part reads.
 
-use super::connection::LISTED_AT_ONCE;
 use api::{DATA_MAX, Identities, Page, Read, ReadOutcome};
 
 use super::*;
@@ -74,15 +73,46 @@ fn too_large(size: usize) -> Result<ReadOutcome, OpError> {
     Err(OpError::AnswerTooLarge { size: size as u64, limit: ANSWER_MAX as u64 })
 }
 
+/// Whether a request waits for a turn when others have done much work.
+pub(super) fn has_turns(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Read(..) | Op::MultiRead(..) | Op::Ephemerals { .. } | Op::AddWatches(_) | Op::CancelWatches(_)
+    )
+}
+
+/// Whether the work for a request is small.
+pub(super) fn is_light(op: &Op) -> bool {
+    match op {
+        Op::Read(Read::Children { .. } | Read::Quotas { .. }, _) => false,
+        Op::Read(read, _) => read.path().as_str().len() <= 256,
+        Op::AddWatches(add) => add.specs.len() == 1,
+        Op::CancelWatches(ids) => ids.len() == 1,
+        _ => false,
+    }
+}
+
+/// Work for a request besides its answer, in the units of [`Answers::worked`].
+pub(super) fn work_of(op: &Op) -> usize {
+    let of_path = |path: &str| EACH + path.len() / 8;
+    match op {
+        Op::Read(read, _) => of_path(read.path().as_str()),
+        Op::MultiRead(reads, _) => reads.iter().map(|read| of_path(read.path().as_str())).sum(),
+        Op::AddWatches(add) => add.specs.iter().map(|spec| of_path(spec.path.as_str())).sum(),
+        Op::CancelWatches(ids) => EACH * ids.len(),
+        _ => EACH,
+    }
+}
+
+/// Work for a request or one of its parts: about a microsecond.
+const EACH: usize = 16;
+
 /// Names and znodes in an answer.
 pub(super) fn listed(outcome: &Outcome) -> usize {
     match outcome {
-        // The server visited all quotas of the ensemble.
-        Outcome::Read(ReadOutcome::Quotas { .. }) => LISTED_AT_ONCE,
         Outcome::Read(read) => names_of(read),
         Outcome::MultiRead(reads) => reads.iter().flatten().map(|read| 1 + names_of(read)).sum(),
-        // The server visited all ephemerals of the session.
-        Outcome::Ephemerals { .. } => LISTED_AT_ONCE,
+        Outcome::Ephemerals { paths, .. } => paths.len(),
         _ => 0,
     }
 }

@@ -16,6 +16,7 @@ mod silence;
 mod states;
 mod streams;
 mod trees;
+mod turns;
 mod watch_oracle;
 mod watches;
 

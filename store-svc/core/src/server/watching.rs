@@ -106,6 +106,9 @@ pub(super) fn catch_up(
     if conn.next_group > 0 && !sender.has_room(conn, 0, conn.next_group) {
         return sender.answers.wait(id);
     }
+    if conn.cursor.is_some() && sender.answers.is_spent(false) {
+        return sender.answers.again_later(id);
+    }
     let mut budget = TURN;
     while let Some(mut cursor) = conn.cursor {
         let bound = conn.behind.front().map_or(state.applied(), |(after, _)| *after);
@@ -120,7 +123,7 @@ pub(super) fn catch_up(
         let means = (bound, state.tree(), &conn.identities);
         let left = budget;
         let reached = watches.catch_up(id, &mut cursor, means, &mut budget, room, |item| sent.push(item));
-        sender.answers.matched += left - budget;
+        sender.answers.worked(16 * (left - budget));
         conn.next_group = next_group;
         sent.into_iter().for_each(|item| sender.send_parts(id, conn, item));
         conn.cursor = Some(cursor);
@@ -202,14 +205,21 @@ pub(super) fn add(
     refused
 }
 
-/// Whether a request with watches may have to wait at first: for room for a state, or until its
-/// connection is live.
+/// Whether a request with watches may have to wait at first: for room for a state, until its connection
+/// is live, or for a turn.
 pub(super) fn may_wait(op: &Op) -> bool {
     match op {
-        Op::AddWatches(add) => add.specs.iter().any(|spec| spec.state != StateRule::Never),
+        Op::AddWatches(add) => add.specs.len() > FEW || wants_state(add),
         op => matches!(op, Op::CancelWatches(_)),
     }
 }
+
+pub(super) fn wants_state(add: &AddWatches) -> bool {
+    add.specs.iter().any(|spec| spec.state != StateRule::Never)
+}
+
+/// Number of watches that a request adds without a turn of its own.
+const FEW: usize = 64;
 
 impl Server {
     /// Sends the events of the last applied entry, which follows `before`.

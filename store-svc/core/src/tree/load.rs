@@ -84,7 +84,7 @@ impl Tree {
             if let Some(child) = self.nodes[id].dir().and_then(|dir| dir.children.iter().next()) {
                 return Err(LoadError::NoParent(self.path(child)));
             }
-            self.ephemerals.entry(owner).or_default().insert(id);
+            self.own(owner, id, z.path.as_str());
         }
         let parent = &self.nodes[self.nodes[id].parent];
         if !parent.missing && parent.owner().is_some() {
@@ -96,7 +96,7 @@ impl Tree {
             self.count_below(above, (0, 1), (0, len));
         }
         if !z.quota.is_none() {
-            self.quotas.insert(id);
+            self.note_quota(id, z.path.as_str());
         }
         self.rehash(id, z.path.as_str());
         Ok(())

@@ -6,12 +6,12 @@
 //! a whole: it is composed from the names up to the root.
 
 mod changes;
-mod children;
 mod dirty;
 mod export;
 mod index;
 mod load;
 mod operations;
+mod order;
 mod reap;
 mod slab;
 mod subtree;
@@ -19,7 +19,7 @@ mod walks;
 mod znode;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::Arc,
 };
 
@@ -29,12 +29,18 @@ use api::{
     SessionId, Stat, Write, WriteOutcome, WriteResult, Zxid, record, watch::Change,
 };
 
-use crate::{acls::Acls, digest, state::RECORD};
+use crate::{
+    acls::Acls,
+    digest,
+    sorted::{self, Sorted},
+    state::RECORD,
+};
 pub(crate) use changes::STATE_ZNODES;
 use dirty::Dirty;
 use export::Export;
 use index::Index;
 pub(crate) use load::Loading;
+use order::Owned;
 use reap::Reapable;
 use slab::{NodeId, ROOT, Slab};
 pub(crate) use subtree::QUOTAS_MAX;
@@ -76,10 +82,10 @@ pub struct Tree {
     nodes: Slab,
     /// Over the paths of all znodes.
     index: Index,
-    ephemerals: BTreeMap<SessionId, BTreeSet<NodeId>>,
+    ephemerals: BTreeMap<SessionId, Owned>,
     acls: Acls,
-    /// Znodes with a quota.
-    quotas: BTreeSet<NodeId>,
+    /// Znodes with a quota, by path.
+    quotas: Sorted<NodeId>,
     /// Znodes that are removed automatically.
     reapable: Reapable,
     /// The digest of all znodes.
@@ -192,7 +198,7 @@ impl Tree {
     pub(crate) fn weight_of(&self, read: &Read) -> usize {
         if let Read::Quotas { .. } = read {
             // Also if the znode does not exist, or if quotas exist above it.
-            return (self.quotas.len() * 128).min(Page::BYTES_MAX);
+            return (self.quotas.len() as usize * 128).min(Page::BYTES_MAX);
         }
         let Some(node) = self.node(read.path()) else { return 0 };
         match read {
@@ -222,21 +228,22 @@ impl Tree {
 
     /// Removes all ephemerals of a session that ends, and returns their number.
     pub fn remove_ephemerals(&mut self, at: At, session: SessionId) -> u32 {
-        let ids = self.ephemerals.remove(&session).unwrap_or_default();
-        for (path, id) in self.by_path(&ids) {
+        let ids = self.ephemerals.remove(&session).unwrap_or_default().ids;
+        for id in ids.iter() {
+            let path = self.path(id);
             // Ephemerals have no children, so each can be removed.
             self.count_delete(at, id, &path);
             let slot = self.remove(id, &path);
             self.note_deleted(&slot, &path);
             self.acls.release(slot.acl);
         }
-        ids.len() as u32
+        ids.len()
     }
 
     /// The ephemerals of a session, in order.
     pub fn ephemerals(&self, session: SessionId) -> impl Iterator<Item = Path> + '_ {
-        let ids = self.ephemerals.get(&session);
-        ids.map(|ids| self.by_path(ids)).unwrap_or_default().into_iter().map(|(path, _)| path)
+        let owned = self.ephemerals.get(&session);
+        owned.into_iter().flat_map(|owned| owned.ids.iter()).map(|id| self.path(id))
     }
 
     /// Number of znodes, including the root.
@@ -427,13 +434,6 @@ impl Tree {
         len.max("/".len())
     }
 
-    /// These znodes with their paths, sorted by path.
-    fn by_path(&self, ids: &BTreeSet<NodeId>) -> Vec<(Path, NodeId)> {
-        let mut paths: Vec<(Path, NodeId)> = ids.iter().map(|&id| (self.path(id), id)).collect();
-        paths.sort_unstable();
-        paths
-    }
-
     /// A page of the children. Its cost depends on the page, not on the number of children.
     fn page(&self, node: &Slot, page: &Page, identities: &Identities) -> ReadOutcome {
         let mut rest = self.after(node, page).map(|id| &self.nodes[id]).peekable();
@@ -490,7 +490,7 @@ impl Tree {
     ) -> impl Iterator<Item = (NodeId, Path, &'a Slot)> + use<'a> {
         let mut text = String::new();
         // For each level above, the remaining siblings and the length of their parent's path.
-        let mut above: Vec<(children::Iter<'_>, usize)> = Vec::new();
+        let mut above: Vec<(sorted::Iter<'_, NodeId>, usize)> = Vec::new();
         let mut at = after.map(|_| ROOT);
         let mut names =
             after.into_iter().flat_map(|path| path.as_str().split('/').filter(|name| !name.is_empty()));

@@ -74,7 +74,7 @@ impl Tree {
         }
         self.admit(parent, 1, create.data_len())?;
         if let Some(owned) = life.owner().and_then(|owner| self.ephemerals.get(&owner))
-            && owned.len() >= Create::EPHEMERALS_MAX
+            && owned.ids.len() as usize >= Create::EPHEMERALS_MAX
         {
             return Err(kept::too_many_ephemerals());
         }
@@ -163,7 +163,9 @@ impl Tree {
         let before = self.count_delete(at, id, path);
         let slot = self.remove(id, path);
         self.note_deleted(&slot, path);
-        self.disown(&slot, id);
+        if let Some(owner) = slot.owner() {
+            self.disown(owner, (id, slot.parent), path.as_str());
+        }
         let acl = self.acls.get(slot.acl);
         self.acls.release(slot.acl);
         if let Some(undo) = undo {
@@ -299,7 +301,9 @@ impl Tree {
                 let Some(id) = self.find(path.as_str()) else { return };
                 self.restore_parent(id, &path, parent);
                 let slot = self.remove(id, &path);
-                self.disown(&slot, id);
+                if let Some(owner) = slot.owner() {
+                    self.disown(owner, (id, slot.parent), path.as_str());
+                }
                 self.acls.release(slot.acl);
             }
             Undo::Delete { path, mut slot, acl, parent } => {
@@ -353,12 +357,12 @@ impl Tree {
     fn count_in(&mut self, id: NodeId, path: &Path) {
         let node = &mut self.nodes[id];
         (node.hash, node.dirty, node.exported) = (0, false, self.exported);
+        let (parent, len, has_quota) = (node.parent, node.data_len(), node.quota().is_some());
         if let Some(owner) = node.owner() {
-            self.ephemerals.entry(owner).or_default().insert(id);
+            self.own(owner, id, path.as_str());
         }
-        let (parent, len) = (node.parent, node.data_len());
-        if node.quota().is_some() {
-            self.quotas.insert(id);
+        if has_quota {
+            self.note_quota(id, path.as_str());
         }
         self.bytes += path.as_str().len() + len;
         self.count_below(parent, (0, 1), (0, len));
@@ -377,22 +381,11 @@ impl Tree {
         self.bytes -= path.as_str().len() + slot.data_len();
         self.count_below(parent, (1, 0), (slot.data_len(), 0));
         if slot.quota().is_some() {
-            self.quotas.remove(&id);
+            self.forget_quota((id, parent), path.as_str());
         }
         self.digest = self.digest.wrapping_sub(slot.hash);
         self.dirty.remove(path, &mut slot);
         slot
-    }
-
-    /// Removes a deleted znode from the ephemerals of its session.
-    fn disown(&mut self, slot: &Slot, id: NodeId) {
-        let Some(owner) = slot.owner() else { return };
-        if let Some(ids) = self.ephemerals.get_mut(&owner) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.ephemerals.remove(&owner);
-            }
-        }
     }
 
     /// Counts the delete of a znode, which still exists, in its parent.

@@ -4,7 +4,7 @@
 //! only the path from the parent of a znode to the root. The counts are not part of the state: they
 //! follow from the znodes, also when a state is loaded.
 
-use api::{DeleteTree, OpError, Page, Path, Permissions, Quota, QuotaAt, ReadOutcome, Usage, quota::Bounds};
+use api::{DeleteTree, OpError, Path, Permissions, Quota, QuotaAt, Usage, quota::Bounds};
 
 use super::{
     At, By, Tree,
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::kept;
 
-/// Maximum number of quotas of an ensemble: a listing visits all of them.
+/// Maximum number of quotas of an ensemble.
 pub(crate) const QUOTAS_MAX: usize = 10_000;
 
 impl Tree {
@@ -36,7 +36,7 @@ impl Tree {
     /// # Errors
     /// [`OpError::QuotaExceeded`] for the nearest quota.
     pub(super) fn admit(&self, parent: NodeId, znodes: u64, bytes: usize) -> Result<(), OpError> {
-        if self.quotas.is_empty() || (znodes, bytes) == (0, 0) {
+        if self.quotas.len() == 0 || (znodes, bytes) == (0, 0) {
             return Ok(());
         }
         let mut at = parent;
@@ -65,45 +65,21 @@ impl Tree {
     pub(super) fn set_quota(&mut self, by: By<'_>, path: &Path, quota: Quota) -> Result<QuotaAt, OpError> {
         let Some(id) = self.find(path.as_str()) else { return Err(OpError::NoNode(path.clone())) };
         self.permit(&self.nodes[id], path, Permissions::ADMIN, by.identities)?;
-        if !quota.is_none() && !self.quotas.contains(&id) && self.quotas.len() >= QUOTAS_MAX {
+        let had = self.nodes[id].quota().is_some();
+        if !quota.is_none() && !had && self.quotas.len() as usize >= QUOTAS_MAX {
             return Err(kept::too_many_quotas());
         }
         self.before_change(id, path.as_str());
         let slot = &mut self.nodes[id];
         slot.set_quota(quota);
-        match quota.is_none() {
-            true => self.quotas.remove(&id),
-            false => self.quotas.insert(id),
-        };
+        match (had, !quota.is_none()) {
+            (true, false) => self.forget_quota((id, self.nodes[id].parent), path.as_str()),
+            (false, true) => self.note_quota(id, path.as_str()),
+            _ => {}
+        }
         self.rehash(id, path.as_str());
         self.mark(id);
         Ok(QuotaAt { path: path.clone(), quota, used: self.nodes[id].below() })
-    }
-
-    /// The quotas at, above and below a znode that the caller may read, in order.
-    pub(super) fn quotas_at(&self, path: &Path, page: &Page, by: By<'_>) -> ReadOutcome {
-        let mut found: Vec<QuotaAt> = self
-            .quotas
-            .iter()
-            .map(|&id| (id, self.path(id)))
-            .filter(|(_, at)| at.as_str() > page.after.as_str() && (at.is_within(path) || path.is_within(at)))
-            .filter(|(id, at)| self.permit(&self.nodes[*id], at, Permissions::READ, by.identities).is_ok())
-            .map(|(id, path)| {
-                let slot = &self.nodes[id];
-                QuotaAt { path, quota: slot.quota().unwrap_or_default(), used: slot.below() }
-            })
-            .collect();
-        found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        let mut bytes = 0;
-        let fits = |at: &QuotaAt| {
-            bytes += at.path.as_str().len() + size_of::<QuotaAt>();
-            bytes <= Page::BYTES_MAX
-        };
-        let most = found.iter().take(page.names_max()).map(fits).take_while(|fits| *fits).count().max(1);
-        let more = found.len() > most;
-        found.truncate(most);
-        let next = found.last().filter(|_| more).map_or_else(String::new, |last| last.path.to_string());
-        ReadOutcome::Quotas { quotas: found, next }
     }
 
     /// Removes a znode and its descendants, or only the descendants. Children go before their parents,
@@ -171,8 +147,9 @@ impl Tree {
                 at = self.nodes[at].parent;
             }
         }
-        let with_quota = self.nodes.iter().filter(|(_, slot)| slot.quota().is_some()).map(|(id, _)| id);
+        let mut with_quota: Vec<_> = self.nodes.iter().filter(|(_, slot)| slot.quota().is_some()).collect();
+        with_quota.sort_by_cached_key(|(id, _)| self.path(*id));
         self.nodes.iter().all(|(id, slot)| slot.below() == below.get(&id).copied().unwrap_or_default())
-            && with_quota.collect::<std::collections::BTreeSet<_>>() == self.quotas
+            && with_quota.into_iter().map(|(id, _)| id).eq(self.quotas.iter())
     }
 }

@@ -5,11 +5,10 @@ use bytes::Bytes;
 
 use super::{
     At,
-    children::Children,
     reap::Fate,
     slab::{NodeId, Slab},
 };
-use crate::digest;
+use crate::{digest, sorted::Sorted};
 
 /// Larger values have a separate allocation, which reads share. Smaller values are copied for each reader.
 const SMALL: usize = 1024;
@@ -77,7 +76,7 @@ pub(super) struct Dir {
     /// negative instead.
     pub(super) creates: u64,
     pub(super) cversion: i32,
-    pub(super) children: Children,
+    pub(super) children: Sorted<NodeId>,
     /// Counts of the descendants, derived from the znodes.
     pub(super) below: Usage,
     /// Boxed, because few znodes have one.
@@ -406,7 +405,7 @@ impl Body {
 
 impl Dir {
     fn new(pzxid: Zxid) -> Dir {
-        let (children, below) = (Children::default(), Usage::default());
+        let (children, below) = (Sorted::default(), Usage::default());
         Dir { pzxid, creates: 0, cversion: 0, children, below, quota: None }
     }
 

@@ -32,8 +32,14 @@ use table::{Hit, Table};
 /// Maximum number of history entries sent to one connection in one turn: about a millisecond of work.
 pub(crate) const TURN: usize = 1_000;
 
+/// A stream may have many watches of one path: this many take as long as one history entry.
+const IDS: usize = 16;
+
 /// Approximate maximum number of events that are sent when their entry is applied: some 20 ms of work.
 const AT_ONCE: usize = 100_000;
+
+/// Maximum number of watches of ended connections that are removed in one step: about a millisecond.
+const SWEPT: usize = 1_000;
 
 /// All watches of a node, and the history.
 #[derive(Debug)]
@@ -193,8 +199,8 @@ impl Watches {
     }
 
     /// Sends a connection the missing events after `cursor`, up to `bound`. `room` returns whether
-    /// there is room for this many bytes. Each change that is matched takes one of `budget`; an entry is
-    /// matched as a whole.
+    /// there is room for this many bytes. Each change that is matched takes one of `budget`, and more if
+    /// many watches see it; an entry is matched as a whole.
     pub(crate) fn catch_up(
         &mut self,
         conn: ConnId,
@@ -219,6 +225,7 @@ impl Watches {
                 for change in changes {
                     *budget = budget.saturating_sub(1);
                     for hit in table.hits(zxid, change, Some(conn), &|_| Some(caller.clone())) {
+                        *budget = budget.saturating_sub(hit.ids.len() / IDS);
                         enter(&mut told, change, hit);
                     }
                 }
@@ -311,9 +318,21 @@ impl Watches {
         self.table.remove(conn, id)
     }
 
-    /// Removes the watches of a connection that has ended.
+    /// Ends the watches of a connection that has ended. If it had many, [`Watches::sweep`] removes the
+    /// rest; until then they count, but see nothing.
     pub(crate) fn close(&mut self, conn: ConnId) {
         self.table.close(conn);
+        self.sweep();
+    }
+
+    /// Removes some watches of connections that have ended.
+    pub(crate) fn sweep(&mut self) {
+        self.table.sweep(SWEPT);
+    }
+
+    /// Whether there is more to [sweep](Watches::sweep).
+    pub(crate) fn is_sweeping(&self) -> bool {
+        self.table.is_sweeping()
     }
 
     /// The ids of all watches of a connection.

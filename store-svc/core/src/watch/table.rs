@@ -1,11 +1,14 @@
 //! The registered watches. A change costs one lookup for its znode, one for the parent, and one for
 //! each ancestor at a depth where a subtree watch exists; the number of other watches does not matter.
+//! To add or remove a watch costs a logarithm of the watches of its path and of its stream, because one
+//! client may have all of its watches on one path. The watches of an ended stream are removed in parts.
 //!
-//! A watch uses 24 bytes here, 4 in the list of its path and 4 in that of its stream. A path uses some
-//! 150 bytes, independent of its number of watches.
+//! A watch uses 24 bytes here, and 4 to 5 each in the list of its path and in that of its stream. A path
+//! uses some 150 bytes, independent of its number of watches.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -14,7 +17,7 @@ use api::{
     watch::{Change, ChangeKind, ChangeKinds, WatchScope, WatchSpec},
 };
 
-use crate::server::ConnId;
+use crate::{server::ConnId, sorted::Sorted};
 
 /// Watches, by path and by stream.
 #[derive(Default, Debug)]
@@ -26,6 +29,8 @@ pub(super) struct Table {
     by_conn: BTreeMap<ConnId, u32>,
     /// Number of subtree watches by the number of path elements.
     trees: Vec<u32>,
+    /// Ended streams, and their watches that are not removed yet. No connection leads to them.
+    ending: VecDeque<(u32, Vec<u32>)>,
 }
 
 /// A watch.
@@ -54,16 +59,17 @@ struct Watched {
 /// Watches of one path, by stream.
 #[derive(Debug)]
 enum List {
+    Empty,
     One(u32),
-    Many(Vec<u32>),
+    Many(Box<Sorted<u32>>),
 }
 
 /// A client's stream with watches.
 #[derive(Debug)]
 struct Stream {
     conn: ConnId,
-    /// Sorted by id.
-    watches: Vec<u32>,
+    /// By id.
+    watches: Sorted<u32>,
 }
 
 /// The part of a change for one stream: the watch ids, whether a watch wants the value, and the ids
@@ -98,7 +104,7 @@ impl Table {
 
     /// Number of watches of a connection.
     pub(super) fn count(&self, conn: ConnId) -> usize {
-        self.stream(conn).map_or(0, |(_, stream)| stream.watches.len())
+        self.stream(conn).map_or(0, |(_, stream)| stream.watches.len() as usize)
     }
 
     pub(super) fn has(&self, conn: ConnId, id: u32) -> bool {
@@ -108,15 +114,11 @@ impl Table {
     /// Adds a watch with an id that is new for the connection. It receives nothing up to `floor`.
     pub(super) fn insert(&mut self, conn: ConnId, spec: &WatchSpec, floor: Zxid) {
         let Table { by_conn, streams, .. } = self;
-        let stream =
-            *by_conn.entry(conn).or_insert_with(|| streams.insert(Stream { conn, watches: Vec::new() }));
-        let Some(place) = self.streams.get(stream).map(|s| self.place(s, spec.id).unwrap_or_else(|at| at))
-        else {
-            return;
-        };
+        let new = || streams.insert(Stream { conn, watches: Sorted::default() });
+        let stream = *by_conn.entry(conn).or_insert_with(new);
         let known = self.by_path.get(&spec.path).copied();
         let path = known.unwrap_or_else(|| {
-            let watches = List::Many(Vec::new());
+            let watches = List::Empty;
             let path = self.paths.insert(Watched { path: spec.path.clone(), watches, trees: 0 });
             self.by_path.insert(spec.path.clone(), path);
             path
@@ -138,10 +140,10 @@ impl Table {
             }
             self.trees[depth] += 1;
         }
-        if let Some(stream) = self.streams.get_mut(stream) {
-            stream.watches.insert(place, number);
+        let Table { watches, paths, streams, .. } = self;
+        if let Some(stream) = streams.get_mut(stream) {
+            stream.watches.insert(number, |other| id_of(watches, other).cmp(&spec.id));
         }
-        let Table { watches, paths, .. } = self;
         if let Some(watched) = paths.get_mut(path) {
             watched.watches.insert(number, |other| key(watches, other).cmp(&(stream, number)));
             watched.trees += u32::from(spec.scope == WatchScope::Tree);
@@ -150,31 +152,50 @@ impl Table {
 
     /// Removes a watch. Returns false if this id does not exist.
     pub(super) fn remove(&mut self, conn: ConnId, id: u32) -> bool {
-        let Some((number, stream)) = self.stream(conn) else { return false };
-        let Ok(place) = self.place(stream, id) else { return false };
-        let Some(stream) = self.streams.get_mut(number) else { return false };
-        let watch = stream.watches.remove(place);
+        let Some(watch) = self.find(conn, id) else { return false };
+        let Table { watches, streams, by_conn, .. } = self;
+        let Some(&number) = by_conn.get(&conn) else { return false };
+        let Some(stream) = streams.get_mut(number) else { return false };
+        stream.watches.remove(watch, |other| id_of(watches, other).cmp(&id));
         // A stream without watches is not stored.
-        if stream.watches.is_empty() {
-            self.streams.remove(number);
-            self.by_conn.remove(&conn);
+        if stream.watches.len() == 0 {
+            by_conn.remove(&conn);
+            streams.remove(number);
         }
         self.drop_watch(watch);
         true
     }
 
-    /// Removes all watches of a connection.
+    /// Ends a connection: it has no watches from now on. [`Table::sweep`] removes them.
     pub(super) fn close(&mut self, conn: ConnId) {
-        let Some(stream) = self.by_conn.remove(&conn).and_then(|stream| self.streams.remove(stream)) else {
-            return;
-        };
-        stream.watches.into_iter().for_each(|number| self.drop_watch(number));
+        let Some(number) = self.by_conn.remove(&conn) else { return };
+        let Some(stream) = self.streams.get_mut(number) else { return };
+        self.ending.push_back((number, std::mem::take(&mut stream.watches).iter().collect()));
+    }
+
+    /// Whether ended streams have watches that are not removed yet.
+    pub(super) fn is_sweeping(&self) -> bool {
+        !self.ending.is_empty()
+    }
+
+    /// Removes at most this many watches of ended streams.
+    pub(super) fn sweep(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some((stream, watches)) = self.ending.front_mut() else { return };
+            match watches.pop() {
+                Some(watch) => self.drop_watch(watch),
+                None => {
+                    self.streams.remove(*stream);
+                    self.ending.pop_front();
+                }
+            }
+        }
     }
 
     /// The watches of a connection, by id.
     pub(super) fn of(&self, conn: ConnId) -> impl Iterator<Item = &Watch> + '_ {
-        let numbers = self.stream(conn).map(|(_, stream)| &stream.watches[..]).unwrap_or_default();
-        numbers.iter().filter_map(|&number| self.watches.get(number))
+        let numbers = self.stream(conn).map(|(_, stream)| stream.watches.iter());
+        numbers.into_iter().flatten().filter_map(|number| self.watches.get(number))
     }
 
     /// The watch as the client requested it.
@@ -186,11 +207,10 @@ impl Table {
 
     /// Raises the floor of all watches of a connection, which have received everything up to `floor`.
     pub(super) fn raise(&mut self, conn: ConnId, floor: Zxid) {
-        let Some(stream) = self.by_conn.get(&conn).and_then(|&stream| self.streams.get(stream)) else {
-            return;
-        };
-        for &number in &stream.watches {
-            if let Some(watch) = self.watches.get_mut(number) {
+        let Table { watches, streams, by_conn, .. } = self;
+        let Some(stream) = by_conn.get(&conn).and_then(|&stream| streams.get(stream)) else { return };
+        for number in stream.watches.iter() {
+            if let Some(watch) = watches.get_mut(number) {
                 watch.floor = watch.floor.max(floor);
             }
         }
@@ -224,15 +244,10 @@ impl Table {
         };
         let mut found = Vec::new();
         for (above, _, watched) in self.concerned(change.path.as_str()) {
-            let list = watched.watches.as_slice();
-            let list = match only {
-                None => list,
-                Some(stream) => {
-                    let begin = list.partition_point(|&number| key(&self.watches, number).0 < stream);
-                    let len = list[begin..].partition_point(|&number| key(&self.watches, number).0 == stream);
-                    &list[begin..begin + len]
-                }
-            };
+            let list = watched.watches.from(|number| match only {
+                Some(stream) => from_stream(&self.watches, number, stream),
+                None => Ordering::Greater,
+            });
             let sees = |watch: &Watch| {
                 watch.kinds.contains(change.kind)
                     && zxid > watch.floor
@@ -244,7 +259,8 @@ impl Table {
                         WatchScope::Tree => true,
                     }
             };
-            let watches = list.iter().filter_map(|&number| Some((number, self.watches.get(number)?)));
+            let watches = list.filter_map(|number| Some((number, self.watches.get(number)?)));
+            let watches = watches.take_while(|(_, watch)| only.is_none_or(|stream| watch.stream == stream));
             found.extend(
                 watches.filter(|(_, watch)| sees(watch)).map(|(number, watch)| (watch.stream, number)),
             );
@@ -285,7 +301,7 @@ impl Table {
     pub(super) fn audience(&self, changes: &[Arc<Change>], most: usize) -> Option<BTreeSet<ConnId>> {
         let concerned = || changes.iter().flat_map(|change| self.concerned(change.path.as_str()));
         let events = |(above, _, watched): (usize, u32, &Watched)| match above {
-            0 | 1 => watched.watches.as_slice().len(),
+            0 | 1 => watched.watches.len(),
             _ => watched.trees as usize,
         };
         let mut sum = 0;
@@ -301,8 +317,8 @@ impl Table {
             if !seen.insert((above.min(2), path)) {
                 continue;
             }
-            let numbers = watched.watches.as_slice().iter();
-            let watches = numbers.filter_map(|&number| self.watches.get(number));
+            let numbers = watched.watches.from(|_| Ordering::Greater);
+            let watches = numbers.filter_map(|number| self.watches.get(number));
             let watches = watches.filter(|watch| above < 2 || watch.scope == WatchScope::Tree);
             conns.extend(watches.filter_map(|watch| Some(self.streams.get(watch.stream)?.conn)));
         }
@@ -330,31 +346,21 @@ impl Table {
 
     fn find(&self, conn: ConnId, id: u32) -> Option<u32> {
         let (_, stream) = self.stream(conn)?;
-        stream.watches.get(self.place(stream, id).ok()?).copied()
-    }
-
-    /// The position of the watch with this id in the list of its stream, or its insertion point.
-    fn place(&self, stream: &Stream, id: u32) -> Result<usize, usize> {
-        let id_of = |&number: &u32| self.watches.get(number).map_or(0, |watch| watch.id);
-        // Most clients assign ascending ids.
-        match stream.watches.last() {
-            Some(last) if id_of(last) < id => Err(stream.watches.len()),
-            _ => stream.watches.binary_search_by_key(&id, id_of),
-        }
+        stream.watches.find(|number| id_of(&self.watches, number).cmp(&id))
     }
 
     fn drop_watch(&mut self, number: u32) {
         let Table { watches, paths, .. } = self;
         let Some(&watch) = watches.get(number) else { return };
         let Some(watched) = paths.get_mut(watch.path) else { return };
-        watched.watches.remove(|other| key(watches, other).cmp(&(watch.stream, number)));
+        watched.watches.remove(number, |other| key(watches, other).cmp(&(watch.stream, number)));
         if watch.scope == WatchScope::Tree {
             watched.trees -= 1;
             if let Some(trees) = self.trees.get_mut(depth(watched.path.as_str())) {
                 *trees -= 1;
             }
         }
-        if watched.watches.as_slice().is_empty()
+        if matches!(watched.watches, List::Empty)
             && let Some(watched) = paths.remove(watch.path)
         {
             self.by_path.remove(&watched.path);
@@ -366,8 +372,19 @@ impl Table {
     }
 }
 
+/// The order of the watches of a path.
 fn key(watches: &Slots<Watch>, number: u32) -> (u32, u32) {
     (watches.get(number).map_or(0, |watch| watch.stream), number)
+}
+
+/// Finds the first watch of a stream among those of a path.
+fn from_stream(watches: &Slots<Watch>, number: u32, stream: u32) -> Ordering {
+    if key(watches, number).0 < stream { Ordering::Less } else { Ordering::Greater }
+}
+
+/// The order of the watches of a stream.
+fn id_of(watches: &Slots<Watch>, number: u32) -> u32 {
+    watches.get(number).map_or(0, |watch| watch.id)
 }
 
 fn parent(path: &str) -> Option<&str> {
@@ -384,41 +401,47 @@ fn depth(path: &str) -> usize {
 }
 
 impl List {
-    fn as_slice(&self) -> &[u32] {
+    fn len(&self) -> usize {
         match self {
-            List::One(number) => std::slice::from_ref(number),
-            List::Many(numbers) => numbers,
+            List::Empty => 0,
+            List::One(_) => 1,
+            List::Many(numbers) => numbers.len() as usize,
         }
     }
 
-    fn insert(&mut self, number: u32, order: impl Fn(u32) -> std::cmp::Ordering) {
+    /// All watches from a position on; a single one is not searched for.
+    fn from(&self, order: impl Fn(u32) -> Ordering) -> impl Iterator<Item = u32> + '_ {
+        let (one, many) = match self {
+            List::Empty => (None, None),
+            List::One(number) => (Some(*number), None),
+            List::Many(numbers) => (None, Some(numbers.after(order))),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    fn insert(&mut self, number: u32, order: impl Fn(u32) -> Ordering) {
         match self {
-            List::Many(numbers) if numbers.is_empty() => *self = List::One(number),
-            List::Many(numbers) => {
-                let at = numbers.binary_search_by(|&other| order(other)).unwrap_or_else(|at| at);
-                numbers.insert(at, number);
-            }
+            List::Empty => *self = List::One(number),
+            List::Many(numbers) => numbers.insert(number, order),
             List::One(other) => {
-                let mut both = vec![*other, number];
-                if order(*other).is_gt() {
-                    both.reverse();
-                }
+                let mut both = Box::new(Sorted::default());
+                both.insert(*other, |_| Ordering::Equal);
+                both.insert(number, order);
                 *self = List::Many(both);
             }
         }
     }
 
-    fn remove(&mut self, order: impl Fn(u32) -> std::cmp::Ordering) {
+    fn remove(&mut self, number: u32, order: impl Fn(u32) -> Ordering) {
         match self {
-            List::One(_) => *self = List::Many(Vec::new()),
+            List::Empty => {}
+            List::One(_) => *self = List::Empty,
             List::Many(numbers) => {
-                if let Ok(at) = numbers.binary_search_by(|&other| order(other)) {
-                    numbers.remove(at);
-                }
-                match numbers[..] {
-                    [last] => *self = List::One(last),
-                    _ if numbers.capacity() > 4 * numbers.len() => numbers.shrink_to(2 * numbers.len()),
-                    _ => {}
+                numbers.remove(number, order);
+                if numbers.len() == 1
+                    && let Some(last) = numbers.iter().next()
+                {
+                    *self = List::One(last);
                 }
             }
         }

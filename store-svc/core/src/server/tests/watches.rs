@@ -66,7 +66,7 @@ impl Node {
     /// Adds watches, and checks that they are active.
     fn watch(&mut self, conn: u64, specs: impl IntoIterator<Item = WatchSpec>) {
         self.ask(conn, 1, vec![add(specs)]);
-        let last = self.take(conn).pop();
+        let last = self.take_all(conn).pop();
         assert!(
             matches!(&last, Some(Item::Response(Response { result: Ok(Outcome::Watching(refused)), .. })) if refused.is_empty()),
             "{last:?}"

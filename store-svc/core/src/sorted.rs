@@ -1,9 +1,7 @@
-//! The children of a znode in the order of their names: a B+ tree of node ids, which looks the names up
-//! in their znodes.
+//! A sorted set of small ids whose order lies elsewhere: a B+ tree that looks the keys up. It serves the
+//! children of a znode, the ephemerals of a session, the quotas, and the watches of a path or a stream.
 
 use std::{cmp::Ordering, slice};
-
-use super::slab::NodeId;
 
 /// Maximum number of ids in a leaf.
 const LEAF: usize = 256;
@@ -12,34 +10,34 @@ const INNER: usize = 64;
 /// Capacity increment of a leaf, beyond an eighth of its content.
 const STEP: usize = 4;
 
-/// Ids of children, in order. Calls that search for a name receive a function that compares it with the
-/// name of any child.
+/// Ids, in order. Calls that search for a key receive a function that compares the key of any id with
+/// it.
 #[derive(Debug)]
-pub(super) struct Children {
-    root: Page,
+pub(crate) struct Sorted<T> {
+    root: Page<T>,
     len: u32,
 }
 
 #[derive(Debug)]
-enum Page {
-    Leaf(Vec<NodeId>),
+enum Page<T> {
+    Leaf(Vec<T>),
     /// Each with its first id. No page is empty.
-    Inner(Vec<(NodeId, Page)>),
+    Inner(Vec<(T, Page<T>)>),
 }
 
-impl Default for Children {
-    fn default() -> Children {
-        Children { root: Page::Leaf(Vec::new()), len: 0 }
+impl<T> Default for Sorted<T> {
+    fn default() -> Sorted<T> {
+        Sorted { root: Page::Leaf(Vec::new()), len: 0 }
     }
 }
 
-impl Children {
-    pub(super) fn len(&self) -> u32 {
+impl<T: Copy + PartialEq> Sorted<T> {
+    pub(crate) fn len(&self) -> u32 {
         self.len
     }
 
-    /// Inserts a child that is not present.
-    pub(super) fn insert(&mut self, id: NodeId, order: impl Fn(NodeId) -> Ordering) {
+    /// Inserts an id that is not present.
+    pub(crate) fn insert(&mut self, id: T, order: impl Fn(T) -> Ordering) {
         if let Some(right) = self.root.insert(id, &order, true) {
             let left = std::mem::replace(&mut self.root, Page::Inner(Vec::new()));
             self.root = Page::Inner([left, right].into_iter().filter_map(Page::keyed).collect());
@@ -47,8 +45,8 @@ impl Children {
         self.len += 1;
     }
 
-    /// Removes a child, if it is present. Its name, and those of all others, must still exist.
-    pub(super) fn remove(&mut self, id: NodeId, order: impl Fn(NodeId) -> Ordering) {
+    /// Removes an id, if it is present. Its key, and those of all others, must still exist.
+    pub(crate) fn remove(&mut self, id: T, order: impl Fn(T) -> Ordering) {
         if !self.root.remove(id, &order) {
             return;
         }
@@ -60,13 +58,27 @@ impl Children {
         }
     }
 
-    /// All children, in order.
-    pub(super) fn iter(&self) -> Iter<'_> {
+    /// The id with this key.
+    pub(crate) fn find(&self, order: impl Fn(T) -> Ordering) -> Option<T> {
+        let mut page = &self.root;
+        loop {
+            match page {
+                Page::Leaf(ids) => {
+                    let at = ids.binary_search_by(|&id| order(id)).ok()?;
+                    return ids.get(at).copied();
+                }
+                Page::Inner(pages) => page = &pages.get(page_of(pages, &order))?.1,
+            }
+        }
+    }
+
+    /// All ids, in order.
+    pub(crate) fn iter(&self) -> Iter<'_, T> {
         self.after(|_| Ordering::Greater)
     }
 
-    /// All children after a name, in order.
-    pub(super) fn after(&self, order: impl Fn(NodeId) -> Ordering) -> Iter<'_> {
+    /// All ids after a key, in order.
+    pub(crate) fn after(&self, order: impl Fn(T) -> Ordering) -> Iter<'_, T> {
         let (mut above, mut page) = (Vec::new(), &self.root);
         loop {
             match page {
@@ -84,17 +96,17 @@ impl Children {
     }
 }
 
-/// See [`Children::iter`].
-pub(super) struct Iter<'a> {
+/// See [`Sorted::iter`].
+pub(crate) struct Iter<'a, T> {
     /// The remaining pages of each level above.
-    above: Vec<slice::Iter<'a, (NodeId, Page)>>,
-    ids: slice::Iter<'a, NodeId>,
+    above: Vec<slice::Iter<'a, (T, Page<T>)>>,
+    ids: slice::Iter<'a, T>,
 }
 
-impl Iterator for Iter<'_> {
-    type Item = NodeId;
+impl<T: Copy> Iterator for Iter<'_, T> {
+    type Item = T;
 
-    fn next(&mut self) -> Option<NodeId> {
+    fn next(&mut self) -> Option<T> {
         loop {
             if let Some(&id) = self.ids.next() {
                 return Some(id);
@@ -108,13 +120,13 @@ impl Iterator for Iter<'_> {
     }
 }
 
-impl Page {
+impl<T: Copy + PartialEq> Page<T> {
     /// Returns the right half, if that becomes a separate page. `last`: this page is the last one of
     /// its level.
-    fn insert(&mut self, id: NodeId, order: &impl Fn(NodeId) -> Ordering, last: bool) -> Option<Page> {
+    fn insert(&mut self, id: T, order: &impl Fn(T) -> Ordering, last: bool) -> Option<Page<T>> {
         match self {
             Page::Leaf(ids) => {
-                // Most names arrive in order.
+                // Most keys arrive in order.
                 let at = match ids.last() {
                     Some(&end) if order(end) == Ordering::Greater => {
                         ids.partition_point(|&other| order(other) == Ordering::Less)
@@ -126,7 +138,7 @@ impl Page {
                     return None;
                 }
                 if last && at == ids.len() {
-                    // Names in order fill their pages.
+                    // Keys in order fill their pages.
                     return Some(Page::Leaf(vec![id]));
                 }
                 let mut right = ids.split_off(LEAF / 2);
@@ -153,8 +165,8 @@ impl Page {
         }
     }
 
-    /// Returns whether the child was present.
-    fn remove(&mut self, id: NodeId, order: &impl Fn(NodeId) -> Ordering) -> bool {
+    /// Returns whether the id was present.
+    fn remove(&mut self, id: T, order: &impl Fn(T) -> Ordering) -> bool {
         match self {
             Page::Leaf(ids) => {
                 let at = ids.partition_point(|&other| order(other) == Ordering::Less);
@@ -189,7 +201,7 @@ impl Page {
     }
 
     /// Absorbs the next page, if both together are small.
-    fn join(&mut self, next: &mut Page) -> bool {
+    fn join(&mut self, next: &mut Page<T>) -> bool {
         match (self, next) {
             (Page::Leaf(ids), Page::Leaf(more)) if ids.len() + more.len() <= LEAF / 2 => {
                 ids.append(more);
@@ -204,7 +216,7 @@ impl Page {
     }
 
     /// `None` if it is empty.
-    fn first(&self) -> Option<NodeId> {
+    fn first(&self) -> Option<T> {
         match self {
             Page::Leaf(ids) => ids.first().copied(),
             Page::Inner(pages) => pages.first().map(|&(first, _)| first),
@@ -212,18 +224,18 @@ impl Page {
     }
 
     /// As an entry of an inner page; `None` if it is empty.
-    fn keyed(self) -> Option<(NodeId, Page)> {
+    fn keyed(self) -> Option<(T, Page<T>)> {
         Some((self.first()?, self))
     }
 }
 
-/// The page that contains the name, or would contain it.
-fn page_of(pages: &[(NodeId, Page)], order: &impl Fn(NodeId) -> Ordering) -> usize {
+/// The page that contains the key, or would contain it.
+fn page_of<T: Copy>(pages: &[(T, Page<T>)], order: &impl Fn(T) -> Ordering) -> usize {
     pages.partition_point(|&(first, _)| order(first) != Ordering::Greater).saturating_sub(1)
 }
 
 /// Merges a page with the next one, if there is one, and both together are small.
-fn join(pages: &mut Vec<(NodeId, Page)>, at: usize) -> bool {
+fn join<T: Copy + PartialEq>(pages: &mut Vec<(T, Page<T>)>, at: usize) -> bool {
     let joined = match pages.get_mut(at..at + 2) {
         Some([(_, page), (_, next)]) => page.join(next),
         _ => false,
@@ -234,7 +246,7 @@ fn join(pages: &mut Vec<(NodeId, Page)>, at: usize) -> bool {
     joined
 }
 
-fn put(ids: &mut Vec<NodeId>, at: usize, id: NodeId) {
+fn put<T>(ids: &mut Vec<T>, at: usize, id: T) {
     if ids.len() == ids.capacity() {
         ids.reserve_exact(STEP + ids.len() / 8);
     }
@@ -250,21 +262,21 @@ mod tests {
     use super::*;
 
     /// The "names" are the numbers themselves, turned around so that ids and names have different orders.
-    fn name(id: NodeId) -> u32 {
-        !id.number()
+    fn name(id: u32) -> u32 {
+        !id
     }
 
-    fn id(name: u32) -> NodeId {
-        NodeId::of_number(!name)
+    fn id(name: u32) -> u32 {
+        !name
     }
 
-    fn order(of: u32) -> impl Fn(NodeId) -> Ordering {
+    fn order(of: u32) -> impl Fn(u32) -> Ordering {
         move |id| name(id).cmp(&of)
     }
 
     /// Checks that pages are neither empty nor too large, that all leaves are at one depth, and that
     /// each page is listed with its first id. Returns the depth.
-    fn check(page: &Page, is_root: bool) -> usize {
+    fn check(page: &Page<u32>, is_root: bool) -> usize {
         match page {
             Page::Leaf(ids) => {
                 assert!(ids.len() <= LEAF && (is_root || !ids.is_empty()));
@@ -289,7 +301,7 @@ mod tests {
             runs in prop::collection::vec((0..40_000u32, 1..2_000u32, 1..7u32, any::<bool>(), 0..5u8), 1..40),
             from in 0..50_000u32,
         ) {
-            let (mut children, mut model) = (Children::default(), BTreeSet::new());
+            let (mut children, mut model) = (Sorted::default(), BTreeSet::new());
             for (first, count, step, down, kind) in runs {
                 for n in 0..count {
                     let name = first + step * if down { count - n } else { n };
@@ -306,12 +318,14 @@ mod tests {
             }
             prop_assert_eq!(children.len() as usize, model.len());
             prop_assert!(children.iter().map(name).eq(model.iter().copied()));
+            let there = children.find(order(from)).map(name);
+            prop_assert_eq!(there, model.contains(&from).then_some(from));
             let behind = children.after(order(from)).map(name).take(100);
             prop_assert!(behind.eq(model.range(from + 1..).copied().take(100)));
         }
     }
 
-    fn leaves(page: &Page) -> Vec<Vec<NodeId>> {
+    fn leaves(page: &Page<u32>) -> Vec<Vec<u32>> {
         match page {
             Page::Leaf(ids) => vec![ids.clone()],
             Page::Inner(pages) => pages.iter().flat_map(|(_, page)| leaves(page)).collect(),
@@ -320,7 +334,7 @@ mod tests {
 
     #[test]
     fn no_operation_touches_more_than_two_leaves() {
-        let mut children = Children::default();
+        let mut children = Sorted::default();
         let names = (40 * LEAF) as u32;
         (0..names).for_each(|n| children.insert(id(2 * n), order(2 * n)));
         // The order of changes splits pages first, then merges them.
@@ -332,7 +346,7 @@ mod tests {
             .map(|n| (2 * n + 1, true))
             .chain(near.clone().flat_map(|n| [(2 * n, false), (2 * n + 1, false)]))
         {
-            let before: BTreeSet<Vec<NodeId>> = leaves(&children.root).into_iter().collect();
+            let before: BTreeSet<Vec<u32>> = leaves(&children.root).into_iter().collect();
             match insert && !children.iter().any(|id| self::name(id) == name) {
                 true => children.insert(id(name), order(name)),
                 false => children.remove(id(name), order(name)),
@@ -346,11 +360,11 @@ mod tests {
     #[test]
     fn names_in_order_fill_their_pages_and_pages_become_few_again() {
         let names = (3 * LEAF * INNER) as u32;
-        let mut children = Children::default();
+        let mut children = Sorted::default();
         (0..names).for_each(|n| children.insert(id(n), order(n)));
         assert_eq!((leaves(&children.root).len(), check(&children.root, true)), (3 * INNER, 3));
         // Descending names at the end of a page that is not the last one: not one page for each.
-        let mut gap = Children::default();
+        let mut gap = Sorted::default();
         (0..LEAF as u32).for_each(|n| gap.insert(id(n), order(n)));
         (1_000..3_000).rev().for_each(|n| gap.insert(id(n), order(n)));
         assert!(leaves(&gap.root).len() <= 2 + 4 * 2_000 / LEAF, "{}", leaves(&gap.root).len());
