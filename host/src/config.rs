@@ -11,6 +11,7 @@ mod gateway;
 mod layers;
 mod member;
 mod node;
+mod plaintext;
 mod problem;
 mod read;
 mod tls;
@@ -23,8 +24,9 @@ use layers::Layers;
 pub use layers::{Effective, Source};
 pub use member::{MemberConfig, MemberRole};
 pub use node::{
-    Limits, Listen, Log, NodeConfig, Services, SessionLimits, Telemetry, Threads, Timing, ZooKeeper,
+    Internal, Limits, Listen, Log, NodeConfig, Services, SessionLimits, Telemetry, Threads, Timing, ZooKeeper,
 };
+pub use plaintext::{INSECURE_KEY, PlaintextPort};
 pub use problem::ConfigError;
 pub use tls::{Secured, Tls};
 pub use value::{OptionalPort, Setting, Size};

@@ -28,7 +28,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use telemetry::{
-    Group,
+    Closed, Group, Port,
     text::{self, Format},
 };
 use tokio_util::sync::CancellationToken;
@@ -37,7 +37,7 @@ pub use ask::{AskError, ask};
 
 pub use crate::health::{Health, Probe};
 use crate::{
-    listen::{Connection, Limits, Listener, Place},
+    listen::{Connection, Limits, Listener, Place, closed, distrusted, handshake_failed},
     logging,
 };
 
@@ -89,6 +89,16 @@ pub async fn serve(listener: Listener, pages: Pages, stop: CancellationToken) {
 async fn serve_one(connection: Connection, place: Place, pages: Arc<Pages>, stop: CancellationToken) {
     let peer = connection.peer();
     let place = &place;
+    let secured = tokio::select! {
+        secured = connection.secured() => secured,
+        () = place.taken_away() => return,
+        () = stop.cancelled() => return,
+    };
+    let connection = match secured {
+        Ok(connection) => connection,
+        Err(why) => return closed(Port::Http, handshake_failed(Port::Http, peer, &why)),
+    };
+    let mut trust = connection.trust();
     let service = service_fn(|request| {
         let pages = pages.clone();
         place.spoke();
@@ -109,6 +119,7 @@ async fn serve_one(connection: Connection, place: Place, pages: Arc<Pages>, stop
             tracing::debug!(error = %e, "HTTP connection broke");
         },
         () = place.taken_away() => {}
+        () = distrusted(&mut trust) => closed(Port::Http, Closed::Untrusted),
         () = stop.cancelled() => {}
     }
 }

@@ -22,7 +22,7 @@ use quorum_svc::{Late, OpenError, Opening, QuorumService};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use store_svc::StoreService;
 use telemetry::Group;
-use tls::Dialer;
+use tls::{Admitted, Dialer};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -55,7 +55,7 @@ pub(crate) async fn run(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Failure
     let shutdown = shutdown::on_signals_after(leave).doing("listen for signals")?;
     // Ports before data: a start that finds a port taken has changed nothing.
     let secure = Secure::load(&node, secure::Ports::All, &shutdown)?;
-    let mut ports = Ports::bind(&node).await?.secured(&secure);
+    let mut ports = Ports::bind(&node, &secure).await?;
     let http = ports.http.take();
     let observed = Observed::start(&node, health, http, "quorate", &Group::ALL, shutdown.clone())?;
     let ran = serve(&node, disk, (ports, secure.dialer()), quorum, &observed, shutdown).await;
@@ -381,6 +381,7 @@ pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
         snapshot_bytes: node.log.snapshot_bytes.0,
         trace_ratio: node.telemetry.trace_ratio,
         prover: node.prover.clone(),
+        plaintext_ports: node.plaintext_ports().iter().map(|port| port.name.to_owned()).collect(),
         ..store_svc::Config::new(node.id, node.data_dir.clone())
     }
 }
@@ -436,14 +437,14 @@ struct Ports {
 }
 
 impl Ports {
-    async fn bind(node: &NodeConfig) -> Result<Ports, Failure> {
+    async fn bind(node: &NodeConfig, secure: &Secure) -> Result<Ports, Failure> {
         let ports = Ports {
-            client: Listener::bind("client", node.listen.client).await.or_usage()?,
-            quorum: Listener::bind("quorum", node.listen.quorum).await.or_usage()?,
-            election: Listener::bind("election", node.listen.election).await.or_usage()?,
-            store: bind_store(node).await?,
-            zookeeper: bind_zookeeper(node).await?,
-            http: Observed::bind(node.listen.http).await?,
+            client: secure.client_port(Listener::bind("client", node.listen.client).await.or_usage()?),
+            quorum: secure.member_port(Listener::bind("quorum", node.listen.quorum).await.or_usage()?),
+            election: secure.member_port(Listener::bind("election", node.listen.election).await.or_usage()?),
+            store: bind_store(node, secure).await?,
+            zookeeper: secure.zookeeper_port(bind_zookeeper(node).await?),
+            http: secure.http_port(Observed::bind(node.listen.http).await?),
         };
         tracing::info!(
             client = %ports.client.address(), quorum = %ports.quorum.address(), election = %ports.election.address(),
@@ -453,24 +454,13 @@ impl Ports {
         );
         Ok(ports)
     }
-
-    fn secured(self, secure: &Secure) -> Ports {
-        Ports {
-            client: secure.client_port(self.client),
-            quorum: secure.member_port(self.quorum),
-            election: secure.member_port(self.election),
-            zookeeper: secure.zookeeper_port(self.zookeeper),
-            http: self.http,
-            store: self.store,
-        }
-    }
 }
 
 /// The port of the store for gateways in other processes.
-pub(crate) async fn bind_store(node: &NodeConfig) -> Result<Option<Listener>, Failure> {
-    let Some(address) = node.listen.internal_store else { return Ok(None) };
-    let bound = Listener::bind("internal store", address).await.or_usage()?;
-    tracing::info!(address = %bound.address(), "listening for gateways, which can act for any client");
+pub(crate) async fn bind_store(node: &NodeConfig, secure: &Secure) -> Result<Option<Listener>, Failure> {
+    let Some(at) = &node.listen.internal_store else { return Ok(None) };
+    let bound = secure.internal_port("internal store", at, Admitted::Gateways).await?;
+    tracing::info!(address = bound.place(), "listening for gateways, which can act for any client");
     Ok(Some(bound))
 }
 

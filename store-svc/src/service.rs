@@ -55,6 +55,8 @@ pub struct Config {
     pub trace_ratio: f64,
     /// Settings with which its edges prove identities.
     pub prover: Prover,
+    /// Ports of the node that accept plaintext from other machines, for the status.
+    pub plaintext_ports: Vec<String>,
 }
 
 impl Config {
@@ -72,6 +74,7 @@ impl Config {
             snapshot_bytes: 64 << 20,
             trace_ratio: 0.0,
             prover: Prover::default(),
+            plaintext_ports: Vec::new(),
         }
     }
 }
@@ -286,6 +289,7 @@ impl<Q: Quorum> StoreService<Q> {
             quorum: self.quorum.clone(),
             ensemble: self.config.ensemble.clone(),
             members: self.config.members.clone(),
+            plaintext_ports: self.config.plaintext_ports.clone(),
             started: self.started,
         }
     }

@@ -62,6 +62,8 @@ metrics! {
         PORT_CONNECTIONS_CLOSED: By<(Port, Closed), Counter, CLOSED_SLOTS> = "quorate.port.connections.closed" [Count("{connection}")]
             By::new([const { Counter::new() }; CLOSED_SLOTS]),
             "Connections that the node closed or refused, by reason.";
+        PORTS_PLAINTEXT: Gauge = "quorate.port.plaintext" [Count("{port}")] Gauge::new(),
+            "Ports outside the loopback interface that accept plaintext, because of `insecure`.";
         TLS_CERTIFICATE_EXPIRES: By<TlsUse, Gauge, { TlsUse::COUNT }> = "quorate.tls.certificate.expires" [Seconds]
             By::new([const { Gauge::new() }; TlsUse::COUNT]),
             "When the certificate of these ports expires, as the time since 1970; 0 without TLS.";

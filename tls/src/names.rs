@@ -12,6 +12,20 @@ pub fn member_name(ensemble: &str, id: PeerId) -> String {
     format!("member-{id}.{ensemble}.quorate", id = id.0)
 }
 
+/// The DNS name in a gateway's certificate, with which it opens the internal ports of stores: `gateway.orders.quorate`.
+#[must_use]
+pub fn gateway_name(ensemble: &str) -> String {
+    format!("gateway.{ensemble}.quorate")
+}
+
+/// Whether this is one of the DNS names of a certificate: the whole name, not a wildcard.
+pub(crate) fn carries(certificate: &CertificateDer<'_>, name: &str) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return false };
+    let Ok(Some(names)) = parsed.subject_alternative_name() else { return false };
+    let is = |own: &GeneralName<'_>| matches!(own, GeneralName::DNSName(own) if own.eq_ignore_ascii_case(name));
+    names.value.general_names.iter().any(is)
+}
+
 /// The members of the ensemble that a certificate speaks for, by its alternative names (never its common name).
 pub(crate) fn members_named(certificate: &CertificateDer<'_>, ensemble: &str) -> BTreeSet<PeerId> {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return BTreeSet::new() };

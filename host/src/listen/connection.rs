@@ -18,6 +18,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+use super::bound::Stream;
+
 /// A stream that is counted while it is open, with or without TLS.
 pub struct Connection {
     stream: Accepted<Socket>,
@@ -31,7 +33,7 @@ pub struct Connection {
 /// Breaks when the other end takes nothing of what is written. Below TLS, which takes more than the other end does.
 #[derive(Debug)]
 struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     /// Since the other end takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -43,14 +45,17 @@ impl Connection {
     /// # Errors
     /// If the system refuses an option of the socket: the connection is gone.
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Stream,
         peer: SocketAddr,
         port: Port,
         tls: Option<Acceptor>,
     ) -> io::Result<Connection> {
-        stream.set_nodelay(true)?;
-        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        if let Stream::Left(tcp) = &stream {
+            tcp.set_nodelay(true)?;
+            let keepalive =
+                TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
+            SockRef::from(tcp).set_tcp_keepalive(&keepalive)?;
+        }
         metrics::PORT_CONNECTIONS.at(port).inc();
         let stream = Accepted::Left(Socket { stream, stalled: None });
         Ok(Connection { stream, peer, caller: Caller::plaintext(), tls, counted: Counted(port) })
@@ -60,7 +65,7 @@ impl Connection {
     ///
     /// # Errors
     /// The handshake failed.
-    pub(super) async fn secured(self) -> Result<Connection, HandshakeError> {
+    pub(crate) async fn secured(self) -> Result<Connection, HandshakeError> {
         let Connection { stream, peer, caller, tls, counted } = self;
         let (stream, caller) = match (stream, &tls) {
             (Accepted::Left(stream), Some(tls)) => tls.accept(stream).await?,
@@ -82,7 +87,7 @@ impl Connection {
     }
 
     /// Whether its certificate is good; `None` on a port without TLS.
-    pub(super) fn trust(&self) -> Option<Trust> {
+    pub(crate) fn trust(&self) -> Option<Trust> {
         self.tls.as_ref().map(|tls| tls.trust(&self.caller))
     }
 
@@ -94,10 +99,11 @@ impl Connection {
 
     #[cfg(test)]
     pub(super) fn stream(&self) -> &TcpStream {
-        match &self.stream {
-            Accepted::Left(socket) => &socket.stream,
-            Accepted::Right(stream) => &stream.get_ref().0.stream,
-        }
+        let socket = match &self.stream {
+            Accepted::Left(socket) => socket,
+            Accepted::Right(stream) => stream.get_ref().0,
+        };
+        tls::Socket::tcp(socket).unwrap()
     }
 }
 
@@ -173,8 +179,11 @@ impl AsyncWrite for Socket {
 }
 
 impl tls::Socket for Socket {
-    fn tcp(&self) -> &TcpStream {
-        &self.stream
+    fn tcp(&self) -> Option<&TcpStream> {
+        match &self.stream {
+            Stream::Left(tcp) => Some(tcp),
+            Stream::Right(_) => None,
+        }
     }
 }
 

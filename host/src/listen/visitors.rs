@@ -69,10 +69,10 @@ where
                     Ok(connection) => connection,
                     Err(why) => return Some(handshake_failed(port, peer, &why)),
                 };
-                let trust = connection.trust();
+                let mut trust = connection.trust();
                 tokio::select! {
                     why = serve(connection, visitor) => why,
-                    () = distrusted(trust) => Some(Closed::Untrusted),
+                    () = distrusted(&mut trust) => Some(Closed::Untrusted),
                 }
             };
             let never_spoke = async {
@@ -98,8 +98,8 @@ where
 }
 
 /// Until the certificate of the other end is good no more.
-async fn distrusted(trust: Option<Trust>) {
-    let Some(mut trust) = trust else { return pending().await };
+pub(crate) async fn distrusted(trust: &mut Option<Trust>) {
+    let Some(trust) = trust else { return pending().await };
     let mut check = tokio::time::interval(CHECK);
     while trust.holds() {
         check.tick().await;
