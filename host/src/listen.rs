@@ -25,13 +25,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
 use crate::shutdown::drained;
+use bound::{Accept, Bound, Socket};
 pub use call_places::CallPlaces;
 use calls::Calls;
 use closed::Seldom;
 pub(crate) use closed::closed;
 pub use connection::Connection;
 use gate::Gate;
-use bound::{Accept, Bound, Socket};
 use places::Places;
 pub(crate) use places::{Limits, Place};
 use traffic::Traffic;
@@ -64,7 +64,9 @@ pub enum ListenError {
         address: SocketAddr,
     },
     /// Another process listens at this socket.
-    #[error("the {what} socket {path} is in use: stop the process that listens there, or choose another `listen.internal_dir`")]
+    #[error(
+        "the {what} socket {path} is in use: stop the process that listens there, or choose another `listen.internal_dir`"
+    )]
     SocketInUse {
         /// The service of the socket.
         what: &'static str,
@@ -72,7 +74,9 @@ pub enum ListenError {
         path: PathBuf,
     },
     /// The socket cannot be made.
-    #[error("cannot listen on the {what} socket {path}: {cause}; `listen.internal_dir` has to be a directory of this user")]
+    #[error(
+        "cannot listen on the {what} socket {path}: {cause}; `listen.internal_dir` has to be a directory of this user"
+    )]
     Socket {
         /// The service of the socket.
         what: &'static str,

@@ -14,7 +14,6 @@ mod tickets;
 use std::{
     error::Error,
     fmt,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -22,7 +21,7 @@ use std::{
 use api::PeerId;
 use tonic::{
     Code, Status,
-    transport::{self, Channel, Endpoint},
+    transport::{Channel, Endpoint},
 };
 
 use crate::{Malformed, peer, ports::check_neighbour, quorum::Hello};
@@ -48,19 +47,12 @@ pub struct Neighbour {
 
 /// Connects by TLS.
 #[derive(Clone)]
-pub struct Dial(Arc<Dialling>);
-
-type Dialling = dyn Fn(Endpoint) -> Pin<Box<dyn Future<Output = Result<Channel, transport::Error>> + Send>>
-    + Send
-    + Sync;
+pub struct Dial(Arc<dyn Fn(Endpoint) -> Channel + Send + Sync>);
 
 impl Dial {
-    /// From the endpoint of a host and port to the connection.
-    pub fn new<F>(dial: impl Fn(Endpoint) -> F + Send + Sync + 'static) -> Dial
-    where
-        F: Future<Output = Result<Channel, transport::Error>> + Send + 'static,
-    {
-        Dial(Arc::new(move |endpoint| Box::pin(dial(endpoint))))
+    /// From the endpoint of a host and port to a channel that connects with its first call, and again when its connection breaks.
+    pub fn new(dial: impl Fn(Endpoint) -> Channel + Send + Sync + 'static) -> Dial {
+        Dial(Arc::new(dial))
     }
 }
 
@@ -122,11 +114,18 @@ impl Neighbour {
     }
 
     async fn channel(&self) -> Result<Channel, NoLink> {
-        let connected = match &self.dial {
-            Some(Dial(dial)) => dial(self.endpoint.clone()).await,
-            None => self.endpoint.connect().await,
-        };
-        connected.map_err(|e| NoLink::Unreachable(root_cause(&e)))
+        match &self.dial {
+            Some(_) => Ok(self.lazy_channel(self.endpoint.clone())),
+            None => self.endpoint.connect().await.map_err(|e| NoLink::Unreachable(root_cause(&e))),
+        }
+    }
+
+    /// Connects with the first call. `endpoint`: its own, with other settings.
+    fn lazy_channel(&self, endpoint: Endpoint) -> Channel {
+        match &self.dial {
+            Some(Dial(dial)) => dial(endpoint),
+            None => endpoint.connect_lazy(),
+        }
     }
 
     /// Calls `open` until it succeeds, with pauses that grow.
@@ -140,7 +139,11 @@ impl Neighbour {
             match tokio::time::timeout(HANDSHAKE_LIMIT, open()).await.map_err(no_answer).flatten() {
                 Ok(link) => {
                     *self.said() = None;
-                    tracing::info!(service = self.name, address = self.address, "linked to a service of this node");
+                    tracing::info!(
+                        service = self.name,
+                        address = self.address,
+                        "linked to a service of this node"
+                    );
                     return link;
                 }
                 Err(why) => self.complain(&why),
@@ -158,7 +161,12 @@ impl Neighbour {
         let (service, address) = (self.name, &self.address);
         match why {
             NoLink::Unreachable(text) => {
-                tracing::info!(service, address, reason = text, "cannot reach a service of this node; retrying");
+                tracing::info!(
+                    service,
+                    address,
+                    reason = text,
+                    "cannot reach a service of this node; retrying"
+                );
             }
             NoLink::Refused(text) => {
                 tracing::error!(service, address, reason = text, "a service of this node refuses the link");
@@ -209,7 +217,10 @@ impl From<Status> for NoLink {
             Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented => {
                 NoLink::Refused(status.message().to_owned())
             }
-            _ => NoLink::Unreachable(status.message().to_owned()),
+            // If it could not connect, the cause is more than "transport error".
+            _ => NoLink::Unreachable(
+                status.source().map_or_else(|| status.message().to_owned(), |cause| root_cause(cause)),
+            ),
         }
     }
 }
@@ -246,9 +257,13 @@ mod tests {
     #[test]
     fn an_address_is_a_url_with_a_port_and_nothing_else() {
         let new = |url| Neighbour::new("quorum", url, "a", PeerId(1), None);
-        for good in
-            ["http://127.0.0.1:2889", "http://node-1.example:2889/", "http://[::1]:2889", "HTTP://a:1", "unix:/run/q.sock"]
-        {
+        for good in [
+            "http://127.0.0.1:2889",
+            "http://node-1.example:2889/",
+            "http://[::1]:2889",
+            "HTTP://a:1",
+            "unix:/run/q.sock",
+        ] {
             assert!(new(good).is_ok(), "{good}");
         }
         for bad in [
@@ -264,7 +279,7 @@ mod tests {
         ] {
             assert_eq!(new(bad).unwrap_err(), BadAddress(bad.to_owned()));
         }
-        let dial = Dial::new(|endpoint: Endpoint| async move { endpoint.connect().await });
+        let dial = Dial::new(|endpoint: Endpoint| endpoint.connect_lazy());
         assert!(Neighbour::new("quorum", "https://a:1", "a", PeerId(1), Some(dial)).is_ok());
     }
 }

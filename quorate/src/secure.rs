@@ -75,11 +75,7 @@ impl Secure {
     pub(crate) fn dial_own(&self) -> Option<Dial> {
         let (mode, _) = &self.members;
         let (dialer, me) = (self.dialer(), self.me);
-        let dial = move |endpoint: Endpoint| {
-            let dialer = dialer.clone();
-            async move { dialer.connect(&endpoint, me).await }
-        };
-        mode.dials().then(|| Dial::new(dial))
+        mode.dials().then(|| Dial::new(move |endpoint: Endpoint| dialer.connect_lazy(&endpoint, Some(me))))
     }
 
     /// A port for members.
@@ -160,10 +156,7 @@ impl SecureGateway {
     pub(crate) fn dial_stores(&self) -> Option<Dial> {
         let keeper = self.stores.as_ref()?;
         let dialer = Dialer::new(keeper, Mode::Require);
-        Some(Dial::new(move |endpoint: Endpoint| {
-            let dialer = dialer.clone();
-            async move { dialer.connect_to_any(&endpoint).await }
-        }))
+        Some(Dial::new(move |endpoint: Endpoint| dialer.connect_lazy(&endpoint, None)))
     }
 }
 

@@ -49,7 +49,8 @@ pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
     let shutdown = shutdown::on_signals_after(leave).doing("listen for signals")?;
     let secure = Secure::load(&node, Ports::Members, &shutdown)?;
     let peers = secure.member_port(Listener::bind("election", node.listen.election).await.or_usage()?);
-    let port = secure.internal_port("internal election", &node.listen.internal_election, Admitted::Own).await?;
+    let port =
+        secure.internal_port("internal election", &node.listen.internal_election, Admitted::Own).await?;
     let http = secure.http_port(Observed::bind(node.listen.election_http).await?);
     let groups = [Group::Process, Group::Election];
     let observed = Observed::start(&node, health, http, "quorate-election", &groups, shutdown.clone())?;

@@ -216,7 +216,8 @@ fn a_build_that_is_pretended_badly_is_refused() {
 fn d1_a_node_that_other_machines_reach_in_plaintext_does_not_start_without_a_decision() {
     let dir = tempfile::tempdir().unwrap();
     let path = config(dir.path(), "");
-    let open = std::fs::read_to_string(&path).unwrap().replace("host = \"127.0.0.1\"\n[[", "host = \"0.0.0.0\"\n[[");
+    let open =
+        std::fs::read_to_string(&path).unwrap().replace("host = \"127.0.0.1\"\n[[", "host = \"0.0.0.0\"\n[[");
     std::fs::write(&path, open).unwrap();
     let refused = quorate(&["serve", "--config", &path]);
     assert_eq!(refused.status.code(), Some(2));
@@ -233,7 +234,20 @@ fn certificates_are_kept_until_they_are_due() {
     let certs = dir.path().join("certs");
     let keep = |life: &str| {
         let at = certs.to_str().unwrap();
-        let args = ["certs", "keep", "--dir", at, "--ensemble", "e", "--members", "1", "--host", "a", "--life", life];
+        let args = [
+            "certs",
+            "keep",
+            "--dir",
+            at,
+            "--ensemble",
+            "e",
+            "--members",
+            "1",
+            "--host",
+            "a",
+            "--life",
+            life,
+        ];
         let kept = quorate(&args);
         assert!(kept.status.success(), "{}", text(&kept.stderr));
         text(&kept.stdout)

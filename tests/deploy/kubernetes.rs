@@ -26,7 +26,8 @@ fn the_manifests_fit_the_schemas_of_kubernetes() {
         let said = tried(validator.command().arg("--strict").arg(&file)).unwrap_or_else(|e| panic!("{e}"));
         // The validator only reports a kind without a schema: those of the Prometheus operator and of cert-manager.
         let unchecked: Vec<&str> = said.lines().filter(|line| line.contains("find schema")).collect();
-        let known = |line: &&&str| ["ServiceMonitor", "Issuer", "Certificate"].iter().any(|kind| line.contains(kind));
+        let known =
+            |line: &&&str| ["ServiceMonitor", "Issuer", "Certificate"].iter().any(|kind| line.contains(kind));
         assert_eq!(unchecked.iter().filter(known).count(), unchecked.len(), "{said}");
         unchecked.iter().for_each(skipped);
     }
@@ -91,7 +92,11 @@ fn each_pod_is_the_member_that_the_manifests_make_it() {
             [("livenessProbe", "/livez"), ("readinessProbe", "/readyz"), ("startupProbe", "/startupz")]
         {
             assert_eq!(container[probe]["httpGet"]["path"], path);
-            assert_eq!(container[probe]["httpGet"]["scheme"], if tls { "HTTPS" } else { "HTTP" }, "{overlay}");
+            assert_eq!(
+                container[probe]["httpGet"]["scheme"],
+                if tls { "HTTPS" } else { "HTTP" },
+                "{overlay}"
+            );
         }
         let mounted = container["volumeMounts"][0]["mountPath"].as_str().map(PathBuf::from);
         assert_eq!(mounted, Some(node.data_dir));

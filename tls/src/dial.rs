@@ -46,23 +46,21 @@ impl Dialer {
     /// # Errors
     /// As [`Endpoint::connect`]; a refused certificate is the innermost cause.
     pub async fn connect(&self, endpoint: &Endpoint, to: PeerId) -> Result<Channel, Error> {
-        self.connect_to(endpoint, Some(to)).await
-    }
-
-    /// The same to any member of the ensemble.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn connect_to_any(&self, endpoint: &Endpoint) -> Result<Channel, Error> {
-        self.connect_to(endpoint, None).await
-    }
-
-    async fn connect_to(&self, endpoint: &Endpoint, to: Option<PeerId>) -> Result<Channel, Error> {
         let Some(keeper) = &self.0 else { return endpoint.connect().await };
         let (keeper, limit) = (keeper.clone(), endpoint.get_connect_timeout());
         // Reconnecting uses the certificates of that time.
-        let connect = tower::service_fn(move |address: Uri| secured(keeper.clone(), address, to, limit));
+        let connect =
+            tower::service_fn(move |address: Uri| secured(keeper.clone(), address, Some(to), limit));
         endpoint.connect_with_connector(connect).await
+    }
+
+    /// The same with the first call; `None`: to any member of the ensemble.
+    #[must_use]
+    pub fn connect_lazy(&self, endpoint: &Endpoint, to: Option<PeerId>) -> Channel {
+        let Some(keeper) = &self.0 else { return endpoint.connect_lazy() };
+        let (keeper, limit) = (keeper.clone(), endpoint.get_connect_timeout());
+        let connect = tower::service_fn(move |address: Uri| secured(keeper.clone(), address, to, limit));
+        endpoint.connect_with_connector_lazy(connect)
     }
 }
 

@@ -286,7 +286,9 @@ fn make(
         Certificates::Readers => (&[&TLS13, &TLS12][..], authorities.is_some(), None),
         Certificates::Stores { ensemble } => {
             if authorities.is_none() {
-                return Err(authority("a gateway needs the authority that issues members' certificates".into()));
+                return Err(authority(
+                    "a gateway needs the authority that issues members' certificates".into(),
+                ));
             }
             (&[&TLS13][..], true, Some(own_name(files, ensemble, gateway_name(ensemble), leaf)?))
         }

@@ -22,7 +22,8 @@ pub fn gateway_name(ensemble: &str) -> String {
 pub(crate) fn carries(certificate: &CertificateDer<'_>, name: &str) -> bool {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return false };
     let Ok(Some(names)) = parsed.subject_alternative_name() else { return false };
-    let is = |own: &GeneralName<'_>| matches!(own, GeneralName::DNSName(own) if own.eq_ignore_ascii_case(name));
+    let is =
+        |own: &GeneralName<'_>| matches!(own, GeneralName::DNSName(own) if own.eq_ignore_ascii_case(name));
     names.value.general_names.iter().any(is)
 }
 

@@ -162,7 +162,12 @@ mod tests {
     #[test]
     fn the_super_digest_is_checked_and_not_shown() {
         let of = |digest: &str| {
-            let set = [("ensemble", "a"), ("gateway.stores", "http://a:1"), ("access.super_digest", digest), ("insecure", "true")];
+            let set = [
+                ("ensemble", "a"),
+                ("gateway.stores", "http://a:1"),
+                ("access.super_digest", digest),
+                ("insecure", "true"),
+            ];
             load_gateway(None, [], &flags(&set))
         };
         let (config, effective) = of("super:D/InIHSb7yEEbrWz8b9l71RjZJU=").unwrap();
@@ -176,7 +181,10 @@ mod tests {
     fn d1_a_gateway_needs_tls_or_a_decision_where_other_machines_reach_it() {
         let set = [("ensemble", "a"), ("gateway.stores", "https://a:1")];
         let refused = load_gateway(None, [], &flags(&set)).unwrap_err().to_string();
-        assert!(refused.contains("ZooKeeper 0.0.0.0:2181") && refused.contains("`insecure = true`"), "{refused}");
+        assert!(
+            refused.contains("ZooKeeper 0.0.0.0:2181") && refused.contains("`insecure = true`"),
+            "{refused}"
+        );
         assert!(refused.contains("[tls.stores]"), "https needs a certificate: {refused}");
         let secured = [
             ("tls.stores.certificate", "g.pem"),

@@ -177,7 +177,7 @@ fn what_config_show_prints_can_be_read_back() {
 fn a_wrong_key_names_key_line_and_the_nearest_right_one() {
     assert_eq!(
         problems(&with("init_limt = \"3s\"\n"), &[], &[]),
-        ["quorate.toml:20: there is no key `timing.init_limt`; did you mean `timing.init_limit`?"]
+        ["quorate.toml:21: there is no key `timing.init_limt`; did you mean `timing.init_limit`?"]
     );
     assert_eq!(
         problems(&format!("sync_limit = \"1s\"\n{THREE}"), &[], &[]),
@@ -186,11 +186,11 @@ fn a_wrong_key_names_key_line_and_the_nearest_right_one() {
     );
     assert_eq!(
         problems(&with("[[members]]\nid = 4\nhots = \"d\"\nhost = \"d\"\n"), &[], &[]),
-        ["quorate.toml:22, in a member: there is no key `hots`; did you mean `host`?"]
+        ["quorate.toml:23, in a member: there is no key `hots`; did you mean `host`?"]
     );
     assert_eq!(
         problems(&with("[zzz]\nqqqqqqqqqqqq = 1\n"), &[], &[]),
-        ["quorate.toml:21: there is no key `zzz.qqqqqqqqqqqq`; `quorate config show` lists the keys"]
+        ["quorate.toml:22: there is no key `zzz.qqqqqqqqqqqq`; `quorate config show` lists the keys"]
     );
     assert_eq!(
         problems(THREE, &[("QUORATE_TIMING_TIK", "1s")], &[("limits.dat", "1")]),
@@ -206,14 +206,14 @@ fn a_wrong_value_names_key_value_and_what_is_expected() {
     assert_eq!(
         problems(&with("tick = 200\n"), &[], &[]),
         [
-            "quorate.toml:20: `timing.tick` is \"200\"; expected a duration such as \"200ms\", \"2s\" or \"1m 30s\""
+            "quorate.toml:21: `timing.tick` is \"200\"; expected a duration such as \"200ms\", \"2s\" or \"1m 30s\""
         ]
     );
     assert_eq!(
         problems(&with("tick = [1]\n"), &[], &[("id", "-1")])[..2],
         [
             "flag: `id` is \"-1\"; expected a number from 1 to 4294967295, or \"hostname\"",
-            "quorate.toml:20: `timing.tick` is a table or list; expected a duration such as \"200ms\", \"2s\" or \
+            "quorate.toml:21: `timing.tick` is a table or list; expected a duration such as \"200ms\", \"2s\" or \
              \"1m 30s\"",
         ]
     );
@@ -481,7 +481,13 @@ key = "server.key"
 fn d1_plaintext_that_other_machines_reach_takes_a_decision() {
     let open = THREE.replace("insecure = true\n", "");
     let refused = problems(&open, &[], &[]).join("|");
-    for part in ["client 0.0.0.0:2188", "election 0.0.0.0:3888", "[tls.members]", "`insecure = true`", "HTTP 0.0.0.0:9464"] {
+    for part in [
+        "client 0.0.0.0:2188",
+        "election 0.0.0.0:3888",
+        "[tls.members]",
+        "`insecure = true`",
+        "HTTP 0.0.0.0:9464",
+    ] {
         assert!(refused.contains(part), "no {part} in {refused}");
     }
     let decided: [(&[(&str, &str)], &[(&str, &str)]); 2] =
@@ -496,7 +502,8 @@ fn d1_plaintext_that_other_machines_reach_takes_a_decision() {
     assert_eq!(secured.plaintext_ports(), []);
     // Ports that accept both accept plaintext.
     for mode in ["accept", "prefer"] {
-        let both = problems(&format!("{open}{SECURED}"), &[("QUORATE_TLS_MEMBERS_MODE", mode)], &[]).join("|");
+        let both =
+            problems(&format!("{open}{SECURED}"), &[("QUORATE_TLS_MEMBERS_MODE", mode)], &[]).join("|");
         assert!(both.contains("quorum 0.0.0.0:12888") && !both.contains("client 0"), "{both}");
     }
     let probes = problems(&format!("{open}{SECURED}"), &[("QUORATE_TLS_HTTP_MODE", "off")], &[]).join("|");

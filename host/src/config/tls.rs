@@ -110,7 +110,8 @@ impl Tls {
             r.missing::<()>(MEMBERS.authorities, "the file with the authorities of members' certificates");
         }
         let (clients, client_certificates) = Tls::clients(r);
-        let (clients, http) = (clients.of_node(id), Tls::http(r, &clients).of_node(id));
+        let http = Tls::http(r, &clients).of_node(id);
+        let clients = clients.of_node(id);
         Tls { members, clients, client_certificates, http }
     }
 

@@ -52,8 +52,7 @@ impl Connection {
     ) -> io::Result<Connection> {
         if let Stream::Left(tcp) = &stream {
             tcp.set_nodelay(true)?;
-            let keepalive =
-                TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
+            let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
             SockRef::from(tcp).set_tcp_keepalive(&keepalive)?;
         }
         metrics::PORT_CONNECTIONS.at(port).inc();

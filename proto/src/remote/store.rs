@@ -49,7 +49,7 @@ impl RemoteCoordination {
         let endpoint = endpoint
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(STREAM_WINDOW * RemoteCoordination::STREAMS);
-        let client = StorePortClient::new(endpoint.connect_lazy())
+        let client = StorePortClient::new(store.lazy_channel(endpoint))
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX + FRAME);
         RemoteCoordination { client, hello: store.hello() }
