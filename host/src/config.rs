@@ -6,6 +6,7 @@
 //!
 //! This is a module and not a crate of its own: every `main` that has a configuration uses the rest of `host` as well.
 
+mod audit;
 mod check;
 mod gateway;
 mod layers;

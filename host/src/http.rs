@@ -22,6 +22,8 @@ use std::{
     time::Duration,
 };
 
+use api::{ErrorCode, Identities};
+use audit::{Event, Record, Who};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -50,6 +52,8 @@ pub struct Pages {
     pub groups: Vec<Group>,
     /// Of ZooKeeper's AdminServer.
     pub commands: Commands,
+    /// Who has changed the filter of log lines, and whose certificate was refused.
+    pub audit: audit::Log,
     /// The identity of the process, for `target_info`; see [`crate::otlp::resource`].
     pub resource: Vec<(&'static str, String)>,
 }
@@ -96,7 +100,7 @@ async fn serve_one(connection: Connection, place: Place, pages: Arc<Pages>, stop
     };
     let connection = match secured {
         Ok(connection) => connection,
-        Err(why) => return closed(Port::Http, handshake_failed(Port::Http, peer, &why)),
+        Err(why) => return closed(Port::Http, handshake_failed(Port::Http, peer, &why, &pages.audit)),
     };
     let mut trust = connection.trust();
     let service = service_fn(|request| {
@@ -145,7 +149,7 @@ impl Pages {
             }
             ("/metrics", _) if reading => self.metrics(request.headers()),
             ("/loglevel", _) if reading => plain(StatusCode::OK, logging::filter() + "\n"),
-            ("/loglevel", _) if *request.method() == Method::PUT => set_filter(request, peer).await,
+            ("/loglevel", _) if *request.method() == Method::PUT => set_filter(request, peer, &self.audit).await,
             ("/loglevel", _) => not_allowed("GET, HEAD, PUT"),
             ("/metrics", _) | (_, Some(_)) => not_allowed("GET, HEAD"),
             _ => plain(
@@ -180,8 +184,17 @@ fn under_commands(path: &str) -> Option<&str> {
 }
 
 /// The body is the new filter. Allowed from this machine only: debug lines cost time and reveal much.
-async fn set_filter(request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+async fn set_filter(
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    audit: &audit::Log,
+) -> Response<Full<Bytes>> {
+    let who = Who::new(&Identities::NONE, Some(peer.ip().to_canonical()), None);
+    let done = |error, detail| {
+        audit.record(&Record { op: Some("loglevel"), error, detail, ..Record::new(Event::Admin, &who) });
+    };
     if !peer.ip().to_canonical().is_loopback() {
+        done(Some(ErrorCode::NoAuth), None);
         return plain(StatusCode::FORBIDDEN, "only from 127.0.0.1 or ::1\n".into());
     }
     let body = Limited::new(request.into_body(), FILTER_MAX).collect();
@@ -189,7 +202,10 @@ async fn set_filter(request: Request<Incoming>, peer: SocketAddr) -> Response<Fu
         return plain(StatusCode::BAD_REQUEST, "expected a filter such as info,quorum_svc=debug\n".into());
     };
     match logging::set_filter(String::from_utf8_lossy(&body.to_bytes()).trim()) {
-        Ok(()) => plain(StatusCode::OK, logging::filter() + "\n"),
+        Ok(()) => {
+            done(None, Some(logging::filter()));
+            plain(StatusCode::OK, logging::filter() + "\n")
+        }
         Err(e) => plain(StatusCode::BAD_REQUEST, format!("{e}\n")),
     }
 }

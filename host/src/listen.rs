@@ -104,6 +104,7 @@ pub struct Listener {
     inner: Bound,
     address: SocketAddr,
     tls: Option<Acceptor>,
+    audit: audit::Log,
 }
 
 impl Listener {
@@ -115,7 +116,7 @@ impl Listener {
         let bound = async {
             let inner = TcpListener::bind(address).await?;
             let address = inner.local_addr()?;
-            Ok(Listener { what, inner: Bound::Tcp(inner), address, tls: None })
+            Ok(Listener { what, inner: Bound::Tcp(inner), address, tls: None, audit: audit::Log::default() })
         };
         bound.await.map_err(|cause: io::Error| match cause.kind() {
             io::ErrorKind::AddrInUse => ListenError::InUse { what, address },
@@ -132,7 +133,7 @@ impl Listener {
         let inner = Bound::Unix(Socket::bind(what, path).await?);
         // Where its callers are.
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        Ok(Listener { what, inner, address, tls: None })
+        Ok(Listener { what, inner, address, tls: None, audit: audit::Log::default() })
     }
 
     /// Its address as text.
@@ -154,6 +155,12 @@ impl Listener {
     #[must_use]
     pub fn secured(self, tls: Option<Acceptor>) -> Listener {
         Listener { tls, ..self }
+    }
+
+    /// The same, with a record of each connection that is refused for its certificate.
+    #[must_use]
+    pub fn audited(self, audit: &audit::Log) -> Listener {
+        Listener { audit: audit.clone(), ..self }
     }
 
     /// Its connections as they come, as far as `limits` have places for them.
@@ -245,7 +252,7 @@ pub async fn serve(
     shutdown: CancellationToken,
     drain: Duration,
 ) -> Result<(), Infallible> {
-    let (address, what) = (listener.address, listener.what);
+    let (address, what, audit) = (listener.address, listener.what, listener.audit.clone());
     let mut incoming = listener.incoming(bounds.places());
     let port = Port::named(what);
     let connections = TaskTracker::new();
@@ -259,6 +266,7 @@ pub async fn serve(
         let place = Arc::new(place);
         let (routes, bounds, shutdown, its_place) =
             (routes.clone(), bounds.clone(), shutdown.clone(), place.clone());
+        let audit = audit.clone();
         let one = async move {
             let peer = connection.peer();
             let secured = tokio::select! {
@@ -267,7 +275,7 @@ pub async fn serve(
             };
             let connection = match secured {
                 Ok(connection) => connection,
-                Err(why) => return Some(handshake_failed(port, peer, &why)),
+                Err(why) => return Some(handshake_failed(port, peer, &why, &audit)),
             };
             let caller = connection.caller().clone();
             if let Some(member) = caller.member() {
@@ -304,7 +312,15 @@ pub async fn serve(
 }
 
 /// Mostly a stranger, or a client without TLS. On a port of members an operator has to change a certificate.
-pub(crate) fn handshake_failed(port: Port, peer: SocketAddr, why: &HandshakeError) -> Closed {
+pub(crate) fn handshake_failed(
+    port: Port,
+    peer: SocketAddr,
+    why: &HandshakeError,
+    audit: &audit::Log,
+) -> Closed {
+    if !matches!(why, HandshakeError::Slow) {
+        audit.record_stranger(port.name(), peer.ip().to_canonical(), why);
+    }
     let members = matches!(port, Port::Quorum | Port::Election);
     if members && !matches!(why, HandshakeError::Slow) && closed::is_due(port, Closed::Handshake) {
         tracing::warn!(port = port.name(), %peer, reason = %why, "TLS handshake failed");

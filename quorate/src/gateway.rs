@@ -67,7 +67,8 @@ pub(crate) async fn run(args: &GatewayArgs) -> Result<(), Failure> {
         let id = std::process::id().to_string();
         let resource = otlp::resource("quorate-gateway", &config.ensemble, &id, env!("CARGO_PKG_VERSION"));
         let groups = vec![Group::Process, Group::Gateway];
-        let pages = Pages { health: health.clone(), groups, commands, resource };
+        let pages =
+            Pages { health: health.clone(), groups, commands, audit: audit::Log::default(), resource };
         tokio::spawn(http::serve(listener, pages, stop.clone()))
     });
     let bounds = client_bounds(config.memory.bytes(), true, &health).zookeeper;

@@ -58,6 +58,7 @@ pub(crate) async fn run(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Failure
     let mut ports = Ports::bind(&node, &secure).await?;
     let http = ports.http.take();
     let observed = Observed::start(&node, health, http, "quorate", &Group::ALL, shutdown.clone())?;
+    let ports = ports.audited(&observed.audit);
     let ran = serve(&node, disk, (ports, secure.dialer()), quorum, &observed, shutdown).await;
     observed.end().await;
     if ran.is_ok() {
@@ -122,8 +123,13 @@ async fn serve(
         None => Snapshots::newest_in(disk.as_ref(), &node.data_dir.join(SNAPSHOTS)).ok().flatten(),
     };
     let snapshot = snapshot.map(|snapshot| (snapshot.zxid(), snapshot));
-    let mut store = StoreService::open_or_read(store_config(node), late.clone(), shutdown.clone(), snapshot)
-        .or_refused()?;
+    let mut store = StoreService::open_or_read(
+        store_config(node, &observed.audit),
+        late.clone(),
+        shutdown.clone(),
+        snapshot,
+    )
+    .or_refused()?;
     if quorum.is_none() && !store.has_state() {
         begin_with_snapshot(&mut store, disk.as_ref(), &node.data_dir);
     }
@@ -353,7 +359,7 @@ pub(crate) fn client_bounds(memory: usize, zookeeper: bool, health: &Health) -> 
     ClientBounds { zookeeper: Bounds { connections: connections.zookeeper, ..client.clone() }, client }
 }
 
-pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
+pub(crate) fn store_config(node: &NodeConfig, audit: &audit::Log) -> store_svc::Config {
     let member = |m: &MemberConfig| NodeMember {
         id: m.id,
         client_address: m.client_address(),
@@ -382,6 +388,7 @@ pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
         trace_ratio: node.telemetry.trace_ratio,
         prover: node.prover.clone(),
         plaintext_ports: node.plaintext_ports().iter().map(|port| port.name.to_owned()).collect(),
+        audit: audit.clone(),
         ..store_svc::Config::new(node.id, node.data_dir.clone())
     }
 }
@@ -453,6 +460,18 @@ impl Ports {
             node_id = node.id.0, ensemble = node.ensemble, "listening"
         );
         Ok(ports)
+    }
+
+    /// With a record of each connection that is refused for its certificate.
+    fn audited(self, audit: &audit::Log) -> Ports {
+        Ports {
+            client: self.client.audited(audit),
+            quorum: self.quorum.audited(audit),
+            election: self.election.audited(audit),
+            store: self.store.map(|port| port.audited(audit)),
+            zookeeper: self.zookeeper.map(|port| port.audited(audit)),
+            http: self.http,
+        }
     }
 }
 

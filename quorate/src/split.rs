@@ -59,6 +59,7 @@ pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
         ElectionService::new(election_config(&node, secure.dialer())?, shutdown.clone()).or_usage()?;
     // The receiver is gone if a signal came meanwhile.
     let _ = opened.send(election.quorum.clone());
+    let (peers, port) = (peers.audited(&observed.audit), port.audited(&observed.audit));
     observed.ready_with_election(node.id, ensemble(&node)?, election.peers, election.quorum);
     log_ports(&node, "election", &[&peers, &port]);
 
@@ -109,6 +110,7 @@ pub(crate) async fn quorum(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Fail
     let http = secure.http_port(Observed::bind(node.listen.quorum_http).await?);
     let groups = [Group::Process, Group::Quorum];
     let observed = Observed::start(&node, health, http, "quorate-quorum", &groups, shutdown.clone())?;
+    let (peers, port) = (peers.audited(&observed.audit), port.audited(&observed.audit));
     let election = RemoteElection::new(neighbour(&node, "election", &node.services.election, &secure)?);
     let (config, handle, stop) = (quorum_config(&node, secure.dialer())?, election.clone(), shutdown.clone());
     let open = move || QuorumService::open_on(disk.clone(), config.clone(), handle.clone(), stop.clone());
@@ -157,6 +159,9 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     let groups = [Group::Process, Group::Store, Group::Gateway];
     let health = Health::starting("reading the checkpoint");
     let observed = Observed::start(&node, health, http, "quorate-store", &groups, shutdown.clone())?;
+    let audited = |port: Listener| port.audited(&observed.audit);
+    let (clients, zookeepers) = (audited(clients), zookeepers.map(audited));
+    let internal = internal.map(audited);
     let bounds = Bounds {
         requests: node.limits.in_flight as usize,
         bytes: node.limits.in_flight_bytes.bytes(),
@@ -167,7 +172,7 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     let data_dir = node.data_dir.join("store");
     let _claimed =
         DataDir::claim(&FsDisk, &data_dir, &node.ensemble, node.id, &ensemble(&node)?).or_refused()?;
-    let config = store_svc::Config { data_dir, ..store_config(&node) };
+    let config = store_svc::Config { data_dir, ..store_config(&node, &observed.audit) };
     let store = StoreService::open(config, quorum.clone(), shutdown.clone()).or_refused()?;
     let _pid_file = pid_file(&node, "store")?;
     log_ports(&node, "store", &[&clients]);

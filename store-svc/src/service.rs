@@ -57,6 +57,8 @@ pub struct Config {
     pub prover: Prover,
     /// Ports of the node that accept plaintext from other machines, for the status.
     pub plaintext_ports: Vec<String>,
+    /// Where what clients do is recorded.
+    pub audit: audit::Log,
 }
 
 impl Config {
@@ -75,6 +77,7 @@ impl Config {
             trace_ratio: 0.0,
             prover: Prover::default(),
             plaintext_ports: Vec::new(),
+            audit: audit::Log::default(),
         }
     }
 }
@@ -211,7 +214,14 @@ impl<Q: Quorum> StoreService<Q> {
         let (to_driver, inputs) = mpsc::channel(INPUT_QUEUE);
         let (asides_to_driver, asides) = mpsc::unbounded_channel();
         let tasks = TaskTracker::new();
-        let handle = Handle::new(config.me, config.bounds, config.trace_ratio, to_driver, asides_to_driver);
+        let handle = Handle::new(
+            config.me,
+            config.bounds,
+            config.trace_ratio,
+            config.audit.clone(),
+            to_driver,
+            asides_to_driver,
+        );
         let (ready, _) = watch::channel(false);
         let started = Instant::now();
         Ok(StoreService {
@@ -297,7 +307,11 @@ impl<Q: Quorum> StoreService<Q> {
     /// The API for operators about the ensemble, for the client port.
     #[must_use]
     pub fn cluster(&self) -> ClusterServer<ClusterService<Q>> {
-        ClusterServer::new(ClusterService { me: self.config.me, quorum: self.quorum.clone() })
+        ClusterServer::new(ClusterService {
+            me: self.config.me,
+            quorum: self.quorum.clone(),
+            audit: self.config.audit.clone(),
+        })
     }
 
     /// Whether the store serves clients, as it changes: for health and readiness probes.

@@ -23,7 +23,7 @@ use tonic::{Request, Status};
 use crate::{
     Certificates, Keeper, Mode,
     keeper::HTTP2,
-    names::{carries, gateway_name, member_name, members_named, subject},
+    names::{carries, fingerprint, gateway_name, member_name, members_named, subject},
     trust::{Side, Trust},
 };
 
@@ -76,6 +76,8 @@ pub struct Caller {
     members: Option<BTreeSet<PeerId>>,
     ensemble: String,
     subject: Option<String>,
+    /// SHA-256 of its certificate, in hexadecimal.
+    fingerprint: Option<Arc<str>>,
     /// Of our certificates, by which it was accepted.
     generation: u64,
 }
@@ -170,7 +172,9 @@ impl Acceptor {
             .peer_certificates()
             .map(|chain| chain.iter().map(|c| c.clone().into_owned()).collect());
         let leaf = chain.as_ref().and_then(|chain| chain.first());
-        let mut caller = Caller { subject: leaf.and_then(subject), generation, ..Caller::plaintext() };
+        let fingerprint = leaf.map(|leaf| fingerprint(leaf).into());
+        let subject = leaf.and_then(subject);
+        let mut caller = Caller { subject, fingerprint, generation, ..Caller::plaintext() };
         if let Certificates::Members { ensemble, me } = self.keeper.certificates() {
             let members = leaf.map(|leaf| members_named(leaf, ensemble)).unwrap_or_default();
             let own = members.contains(me);
@@ -198,7 +202,14 @@ impl Caller {
     /// The other end of a connection without TLS.
     #[must_use]
     pub fn plaintext() -> Caller {
-        Caller { chain: None, members: None, ensemble: String::new(), subject: None, generation: 0 }
+        Caller {
+            chain: None,
+            members: None,
+            ensemble: String::new(),
+            subject: None,
+            fingerprint: None,
+            generation: 0,
+        }
     }
 
     /// An interceptor that says this, for a server without a listener of ours.
@@ -242,6 +253,12 @@ impl Caller {
             }
             _ => Ok(()),
         }
+    }
+
+    /// SHA-256 of its certificate, in hexadecimal.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<&Arc<str>> {
+        self.fingerprint.as_ref()
     }
 
     /// The subject of its certificate, as RFC 2253 writes it.

@@ -61,6 +61,12 @@ pub(crate) fn subject(certificate: &CertificateDer<'_>) -> Option<String> {
     Some(parts.join(",")).filter(|subject| !subject.is_empty())
 }
 
+/// SHA-256 of a certificate, in hexadecimal.
+pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// RFC 2253, section 2.4.
 fn escaped(value: &str) -> String {
     let last = value.chars().count().saturating_sub(1);

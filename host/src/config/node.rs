@@ -45,6 +45,8 @@ pub struct NodeConfig {
     pub telemetry: Telemetry,
     /// Certificates.
     pub tls: Tls,
+    /// The audit log, if there is one.
+    pub audit: Option<audit::Settings>,
 }
 
 /// Export of metrics, spans and log lines.

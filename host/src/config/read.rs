@@ -68,6 +68,7 @@ impl NodeConfig {
         let log = log(r, share);
         let threads = threads(r);
         let telemetry = telemetry(r);
+        let audit = super::audit::read(r, id.0);
         let config = NodeConfig {
             ensemble,
             id,
@@ -87,6 +88,7 @@ impl NodeConfig {
             threads,
             telemetry,
             tls,
+            audit,
         };
         config.check(r);
         config

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use api::Identities;
+use api::{Identities, ports::Fingerprint};
 use socket2::{SockRef, TcpKeepalive};
 use telemetry::{Port, metrics};
 use tls::{Accepted, Acceptor, Caller, HandshakeError, Trust};
@@ -77,6 +77,12 @@ impl Connection {
     #[must_use]
     pub fn proven(&self) -> Identities {
         super::calls::proven(&self.caller)
+    }
+
+    /// What the audit log calls its certificate.
+    #[must_use]
+    pub fn certificate(&self) -> Option<Fingerprint> {
+        super::calls::certificate(&self.caller)
     }
 
     /// The other end, as far as its certificate identifies it.

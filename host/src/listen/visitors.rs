@@ -51,6 +51,7 @@ where
     F: Future<Output = Option<Closed>> + Send + 'static,
 {
     let (address, port) = (listener.address, Port::named(listener.what));
+    let audit = listener.audit.clone();
     let mut incoming = listener.incoming(bounds.places());
     let (connections, cut_off) = (TaskTracker::new(), CancellationToken::new());
     loop {
@@ -62,12 +63,13 @@ where
         let (held, traffic) = (bounds.held.share(), bounds.budget.share());
         let visitor = Visitor { held, traffic, place: place.clone(), spoke: spoke.clone() };
         let (shutdown, cut_off, serve) = (shutdown.clone(), cut_off.clone(), serve.clone());
+        let audit = audit.clone();
         connections.spawn(async move {
             let one = async {
                 let peer = connection.peer();
                 let connection = match connection.secured().await {
                     Ok(connection) => connection,
-                    Err(why) => return Some(handshake_failed(port, peer, &why)),
+                    Err(why) => return Some(handshake_failed(port, peer, &why, &audit)),
                 };
                 let mut trust = connection.trust();
                 tokio::select! {
