@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -298,6 +299,10 @@ pub trait Quorum: Clone + Send + Sync + 'static {
     fn status(&self) -> impl Future<Output = Result<QuorumStatus, PortClosed>> + Send;
 }
 
+/// SHA-256 of a client's certificate, in hexadecimal.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Fingerprint(pub Arc<str>);
+
 /// The client behind a stream or call, as the edge has found it out.
 #[derive(Clone, Default, Debug)]
 pub struct Caller {
@@ -305,6 +310,8 @@ pub struct Caller {
     pub identities: Identities,
     /// Its address, if it is known. Bounds the rate at which one address opens sessions.
     pub address: Option<IpAddr>,
+    /// Its certificate, for the audit log.
+    pub certificate: Option<Fingerprint>,
     /// What its connection may hold in this process; without one, it shares what the store allows in all.
     pub share: Option<Share>,
     /// What the message that brought the request holds of the connection's share. The store gives it back once it has made room

@@ -44,7 +44,7 @@ impl Packaging for Remote {
 }
 
 fn remote(id: u32, port: SocketAddr) -> RemoteElection {
-    let neighbour = Neighbour::new("election", &format!("http://{port}"), "test", PeerId(id)).unwrap();
+    let neighbour = Neighbour::new("election", &format!("http://{port}"), "test", PeerId(id), None).unwrap();
     RemoteElection::new(neighbour)
 }
 

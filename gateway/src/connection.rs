@@ -91,6 +91,7 @@ where
     let caller = Caller {
         identities: place,
         address: Some(guest.address.ip()),
+        certificate: guest.certificate.clone(),
         share: Some(guest.held.clone()),
         message: Slot::default(),
     };

@@ -35,7 +35,12 @@ mod writer;
 
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
-use api::{Identities, budget::Share, ports::Coordination, proof::Prover};
+use api::{
+    Identities,
+    budget::Share,
+    ports::{Coordination, Fingerprint},
+    proof::Prover,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use commands::Answer;
@@ -91,6 +96,8 @@ pub struct Guest {
     pub address: SocketAddr,
     /// The identities that its connection proves besides its address, such as the subject of a certificate.
     pub identities: Identities,
+    /// Its certificate, for the audit log.
+    pub certificate: Option<Fingerprint>,
     /// Bytes of its requests in flight.
     pub held: Share,
     /// Bytes that are being received and sent.

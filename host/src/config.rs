@@ -6,11 +6,13 @@
 //!
 //! This is a module and not a crate of its own: every `main` that has a configuration uses the rest of `host` as well.
 
+mod audit;
 mod check;
 mod gateway;
 mod layers;
 mod member;
 mod node;
+mod plaintext;
 mod problem;
 mod read;
 mod tls;
@@ -23,8 +25,9 @@ use layers::Layers;
 pub use layers::{Effective, Source};
 pub use member::{MemberConfig, MemberRole};
 pub use node::{
-    Limits, Listen, Log, NodeConfig, Services, SessionLimits, Telemetry, Threads, Timing, ZooKeeper,
+    Internal, Limits, Listen, Log, NodeConfig, Services, SessionLimits, Telemetry, Threads, Timing, ZooKeeper,
 };
+pub use plaintext::{INSECURE_KEY, PlaintextPort};
 pub use problem::ConfigError;
 pub use tls::{Secured, Tls};
 pub use value::{OptionalPort, Setting, Size};

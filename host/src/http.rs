@@ -22,13 +22,15 @@ use std::{
     time::Duration,
 };
 
+use api::{ErrorCode, Identities};
+use audit::{Event, Record, Who};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use telemetry::{
-    Group,
+    Closed, Group, Port,
     text::{self, Format},
 };
 use tokio_util::sync::CancellationToken;
@@ -37,7 +39,7 @@ pub use ask::{AskError, ask};
 
 pub use crate::health::{Health, Probe};
 use crate::{
-    listen::{Connection, Limits, Listener, Place},
+    listen::{Connection, Limits, Listener, Place, closed, distrusted, handshake_failed},
     logging,
 };
 
@@ -50,6 +52,8 @@ pub struct Pages {
     pub groups: Vec<Group>,
     /// Of ZooKeeper's AdminServer.
     pub commands: Commands,
+    /// Who has changed the filter of log lines, and whose certificate was refused.
+    pub audit: audit::Log,
     /// The identity of the process, for `target_info`; see [`crate::otlp::resource`].
     pub resource: Vec<(&'static str, String)>,
 }
@@ -89,6 +93,16 @@ pub async fn serve(listener: Listener, pages: Pages, stop: CancellationToken) {
 async fn serve_one(connection: Connection, place: Place, pages: Arc<Pages>, stop: CancellationToken) {
     let peer = connection.peer();
     let place = &place;
+    let secured = tokio::select! {
+        secured = connection.secured() => secured,
+        () = place.taken_away() => return,
+        () = stop.cancelled() => return,
+    };
+    let connection = match secured {
+        Ok(connection) => connection,
+        Err(why) => return closed(Port::Http, handshake_failed(Port::Http, peer, &why, &pages.audit)),
+    };
+    let mut trust = connection.trust();
     let service = service_fn(|request| {
         let pages = pages.clone();
         place.spoke();
@@ -111,6 +125,7 @@ async fn serve_one(connection: Connection, place: Place, pages: Arc<Pages>, stop
             tracing::debug!(error = %e, "HTTP connection broke");
         },
         () = place.taken_away() => {}
+        () = distrusted(&mut trust) => closed(Port::Http, Closed::Untrusted),
         () = stop.cancelled() => {}
     }
 }
@@ -136,7 +151,7 @@ impl Pages {
             }
             ("/metrics", _) if reading => self.metrics(request.headers()),
             ("/loglevel", _) if reading => plain(StatusCode::OK, logging::filter() + "\n"),
-            ("/loglevel", _) if *request.method() == Method::PUT => set_filter(request, peer).await,
+            ("/loglevel", _) if *request.method() == Method::PUT => set_filter(request, peer, &self.audit).await,
             ("/loglevel", _) => not_allowed("GET, HEAD, PUT"),
             ("/metrics", _) | (_, Some(_)) => not_allowed("GET, HEAD"),
             _ => plain(
@@ -171,8 +186,17 @@ fn under_commands(path: &str) -> Option<&str> {
 }
 
 /// The body is the new filter. Allowed from this machine only: debug lines cost time and reveal much.
-async fn set_filter(request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+async fn set_filter(
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    audit: &audit::Log,
+) -> Response<Full<Bytes>> {
+    let who = Who::new(&Identities::NONE, Some(peer.ip().to_canonical()), None);
+    let done = |error, detail| {
+        audit.record(&Record { op: Some("loglevel"), error, detail, ..Record::new(Event::Admin, &who) });
+    };
     if !peer.ip().to_canonical().is_loopback() {
+        done(Some(ErrorCode::NoAuth), None);
         return plain(StatusCode::FORBIDDEN, "only from 127.0.0.1 or ::1\n".into());
     }
     let body = Limited::new(request.into_body(), FILTER_MAX).collect();
@@ -180,7 +204,10 @@ async fn set_filter(request: Request<Incoming>, peer: SocketAddr) -> Response<Fu
         return plain(StatusCode::BAD_REQUEST, "expected a filter such as info,quorum_svc=debug\n".into());
     };
     match logging::set_filter(String::from_utf8_lossy(&body.to_bytes()).trim()) {
-        Ok(()) => plain(StatusCode::OK, logging::filter() + "\n"),
+        Ok(()) => {
+            done(None, Some(logging::filter()));
+            plain(StatusCode::OK, logging::filter() + "\n")
+        }
         Err(e) => plain(StatusCode::BAD_REQUEST, format!("{e}\n")),
     }
 }

@@ -9,9 +9,9 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
+    path::{Path, PathBuf},
     pin::pin,
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -20,11 +20,12 @@ use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use telemetry::{Closed, Port};
 use tls::{Acceptor, HandshakeError};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
 use crate::shutdown::drained;
+use bound::{Accept, Bound, Socket};
 pub use call_places::CallPlaces;
 use calls::Calls;
 use closed::Seldom;
@@ -34,6 +35,7 @@ use gate::Gate;
 use places::Places;
 pub(crate) use places::{Limits, Place};
 use traffic::Traffic;
+pub(crate) use visitors::distrusted;
 pub use visitors::{Visitor, serve_visitors};
 
 /// A port could not be bound. The message names the address and the remedy.
@@ -61,6 +63,28 @@ pub enum ListenError {
         /// Where.
         address: SocketAddr,
     },
+    /// Another process listens at this socket.
+    #[error(
+        "the {what} socket {path} is in use: stop the process that listens there, or choose another `listen.internal_dir`"
+    )]
+    SocketInUse {
+        /// The service of the socket.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+    },
+    /// The socket cannot be made.
+    #[error(
+        "cannot listen on the {what} socket {path}: {cause}; `listen.internal_dir` has to be a directory of this user"
+    )]
+    Socket {
+        /// The service of the socket.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// The system's error.
+        cause: io::Error,
+    },
     /// Anything else, as a port below 1024 without the right to it.
     #[error("cannot listen on the {what} address {address}: {cause}")]
     Other {
@@ -77,9 +101,10 @@ pub enum ListenError {
 #[derive(Debug)]
 pub struct Listener {
     what: &'static str,
-    inner: TcpListener,
+    inner: Bound,
     address: SocketAddr,
     tls: Option<Acceptor>,
+    audit: audit::Log,
 }
 
 impl Listener {
@@ -98,7 +123,7 @@ impl Listener {
             socket.bind(address)?;
             let inner = socket.listen(BACKLOG)?;
             let address = inner.local_addr()?;
-            Ok(Listener { what, inner, address, tls: None })
+            Ok(Listener { what, inner: Bound::Tcp(inner), address, tls: None, audit: audit::Log::default() })
         };
         bound.await.map_err(|cause: io::Error| match cause.kind() {
             io::ErrorKind::AddrInUse => ListenError::InUse { what, address },
@@ -107,7 +132,27 @@ impl Listener {
         })
     }
 
-    /// Its address, with the port that the system chose for port 0.
+    /// Binds a Unix socket for processes of this user; its directory is made if there is none.
+    ///
+    /// # Errors
+    /// With the remedy.
+    pub async fn bind_socket(what: &'static str, path: &Path) -> Result<Listener, ListenError> {
+        let inner = Bound::Unix(Socket::bind(what, path).await?);
+        // Where its callers are.
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Ok(Listener { what, inner, address, tls: None, audit: audit::Log::default() })
+    }
+
+    /// Its address as text.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match &self.inner {
+            Bound::Tcp(_) => self.address.to_string(),
+            Bound::Unix(socket) => format!("unix:{}", socket.path().display()),
+        }
+    }
+
+    /// Its address, with the port that the system chose for port 0; of a Unix socket, 127.0.0.1:0.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -119,8 +164,14 @@ impl Listener {
         Listener { tls, ..self }
     }
 
+    /// The same, with a record of each connection that is refused for its certificate.
+    #[must_use]
+    pub fn audited(self, audit: &audit::Log) -> Listener {
+        Listener { audit: audit.clone(), ..self }
+    }
+
     /// Its connections as they come, as far as `limits` have places for them.
-    pub(crate) fn incoming(self, limits: Limits) -> Incoming<TcpListener> {
+    pub(crate) fn incoming(self, limits: Limits) -> Incoming<Bound> {
         Incoming { tls: self.tls, ..Incoming::new(self.inner, limits, Port::named(self.what)) }
     }
 }
@@ -216,7 +267,7 @@ pub async fn serve(
     shutdown: CancellationToken,
     drain: Duration,
 ) -> Result<(), Infallible> {
-    let (address, what) = (listener.address, listener.what);
+    let (address, what, audit) = (listener.address, listener.what, listener.audit.clone());
     let mut incoming = listener.incoming(bounds.places());
     let port = Port::named(what);
     let connections = TaskTracker::new();
@@ -230,6 +281,7 @@ pub async fn serve(
         let place = Arc::new(place);
         let (routes, bounds, shutdown, its_place) =
             (routes.clone(), bounds.clone(), shutdown.clone(), place.clone());
+        let audit = audit.clone();
         let one = async move {
             let peer = connection.peer();
             let secured = tokio::select! {
@@ -238,7 +290,7 @@ pub async fn serve(
             };
             let connection = match secured {
                 Ok(connection) => connection,
-                Err(why) => return Some(handshake_failed(port, peer, &why)),
+                Err(why) => return Some(handshake_failed(port, peer, &why, &audit)),
             };
             let caller = connection.caller().clone();
             if let Some(member) = caller.member() {
@@ -276,7 +328,15 @@ pub async fn serve(
 }
 
 /// Mostly a stranger, or a client without TLS. On a port of members an operator has to change a certificate.
-fn handshake_failed(port: Port, peer: SocketAddr, why: &HandshakeError) -> Closed {
+pub(crate) fn handshake_failed(
+    port: Port,
+    peer: SocketAddr,
+    why: &HandshakeError,
+    audit: &audit::Log,
+) -> Closed {
+    if !matches!(why, HandshakeError::Slow) {
+        audit.record_stranger(port.name(), peer.ip().to_canonical(), why);
+    }
     let members = matches!(port, Port::Quorum | Port::Election);
     if members && !matches!(why, HandshakeError::Slow) && closed::is_due(port, Closed::Handshake) {
         tracing::warn!(port = port.name(), %peer, reason = %why, "TLS handshake failed");
@@ -358,17 +418,6 @@ async fn serve_one(
                 }
             }
         }
-    }
-}
-
-/// Where connections come from; a trait so that tests can script faults.
-pub(crate) trait Accept: Unpin {
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>;
-}
-
-impl Accept for TcpListener {
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
-        TcpListener::poll_accept(self, cx)
     }
 }
 
@@ -480,6 +529,7 @@ const CHECK: Duration = Duration::from_secs(1);
 /// Before accepting again when out of file descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
+mod bound;
 mod call_places;
 mod calls;
 mod closed;

@@ -11,7 +11,12 @@ mod quorum;
 mod store;
 mod tickets;
 
-use std::{error::Error, fmt, sync::Mutex, sync::PoisonError, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use api::PeerId;
 use tonic::{
@@ -29,32 +34,63 @@ pub use store::{RemoteCoordination, RemoteItems, RemoteRequests};
 #[derive(Debug)]
 pub struct Neighbour {
     name: &'static str,
+    /// As it was given.
+    address: String,
     endpoint: Endpoint,
+    /// For an address with `https`.
+    dial: Option<Dial>,
     ensemble: String,
     me: PeerId,
     /// The last logged error of a link, so that each is logged once.
     said: Mutex<Option<String>>,
 }
 
+/// Connects by TLS.
+#[derive(Clone)]
+pub struct Dial(Arc<dyn Fn(Endpoint) -> Channel + Send + Sync>);
+
+impl Dial {
+    /// From the endpoint of a host and port to a channel that connects with its first call, and again when its connection breaks.
+    pub fn new(dial: impl Fn(Endpoint) -> Channel + Send + Sync + 'static) -> Dial {
+        Dial(Arc::new(dial))
+    }
+}
+
+impl fmt::Debug for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dial")
+    }
+}
+
 /// Not an address of a neighbour.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{0:?} is no address of a service; expected one such as \"http://127.0.0.1:2889\"")]
+#[error(
+    "{0:?} is no address of a service; expected one such as \"http://127.0.0.1:2889\" or \"unix:/run/quorate/quorum.sock\"; \
+     \"https://\" needs certificates"
+)]
 pub struct BadAddress(pub String);
 
 impl Neighbour {
-    /// The service `name` ("election", "quorum"; for messages) at `url`, `http://host:port`, of the node `me` of
-    /// `ensemble`. The name of the host is resolved at each dial.
+    /// The service `name` ("election", "quorum"; for messages) at `address` of the node `me` of `ensemble`: `http://host:port`,
+    /// `unix:/path`, or with a `dial` for it `https://host:port`. The name of the host is resolved at each dial.
     ///
     /// # Errors
     /// If the address is none.
-    pub fn new(name: &'static str, url: &str, ensemble: &str, me: PeerId) -> Result<Neighbour, BadAddress> {
-        let bad = || BadAddress(url.to_owned());
-        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| bad())?;
-        let uri = endpoint.uri();
-        let names_a_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
-        if names_a_user || uri.scheme_str() != Some("http") || uri.port_u16().is_none() || uri.path() != "/" {
-            return Err(bad());
-        }
+    pub fn new(
+        name: &'static str,
+        address: &str,
+        ensemble: &str,
+        me: PeerId,
+        dial: Option<Dial>,
+    ) -> Result<Neighbour, BadAddress> {
+        let bad = || BadAddress(address.to_owned());
+        let (endpoint, dial) = match address.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => {
+                (Endpoint::from_shared(address.to_owned()).map_err(|_| bad())?, None)
+            }
+            Some(_) => return Err(bad()),
+            None => by_tcp(address, dial).ok_or_else(bad)?,
+        };
         let endpoint = endpoint
             .tcp_nodelay(true)
             .connect_timeout(DIAL_LIMIT)
@@ -63,7 +99,8 @@ impl Neighbour {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
-        Ok(Neighbour { name, endpoint, ensemble: ensemble.to_owned(), me, said: Mutex::new(None) })
+        let (address, ensemble) = (address.to_owned(), ensemble.to_owned());
+        Ok(Neighbour { name, address, endpoint, dial, ensemble, me, said: Mutex::new(None) })
     }
 
     /// How this node introduces itself.
@@ -77,7 +114,18 @@ impl Neighbour {
     }
 
     async fn channel(&self) -> Result<Channel, NoLink> {
-        self.endpoint.connect().await.map_err(|e| NoLink::Unreachable(root_cause(&e)))
+        match &self.dial {
+            Some(_) => Ok(self.lazy_channel(self.endpoint.clone())),
+            None => self.endpoint.connect().await.map_err(|e| NoLink::Unreachable(root_cause(&e))),
+        }
+    }
+
+    /// Connects with the first call. `endpoint`: its own, with other settings.
+    fn lazy_channel(&self, endpoint: Endpoint) -> Channel {
+        match &self.dial {
+            Some(Dial(dial)) => dial(endpoint),
+            None => endpoint.connect_lazy(),
+        }
     }
 
     /// Calls `open` until it succeeds, with pauses that grow.
@@ -91,7 +139,11 @@ impl Neighbour {
             match tokio::time::timeout(HANDSHAKE_LIMIT, open()).await.map_err(no_answer).flatten() {
                 Ok(link) => {
                     *self.said() = None;
-                    tracing::info!(service = self.name, address = %self.endpoint.uri(), "linked to a service of this node");
+                    tracing::info!(
+                        service = self.name,
+                        address = self.address,
+                        "linked to a service of this node"
+                    );
                     return link;
                 }
                 Err(why) => self.complain(&why),
@@ -106,19 +158,40 @@ impl Neighbour {
         if self.said().replace(text.clone()) == Some(text) {
             return;
         }
-        let (service, address) = (self.name, self.endpoint.uri());
+        let (service, address) = (self.name, &self.address);
         match why {
             NoLink::Unreachable(text) => {
-                tracing::info!(service, %address, reason = text, "cannot reach a service of this node; retrying");
+                tracing::info!(
+                    service,
+                    address,
+                    reason = text,
+                    "cannot reach a service of this node; retrying"
+                );
             }
             NoLink::Refused(text) => {
-                tracing::error!(service, %address, reason = text, "a service of this node refuses the link");
+                tracing::error!(service, address, reason = text, "a service of this node refuses the link");
             }
         }
     }
 
     fn said(&self) -> std::sync::MutexGuard<'_, Option<String>> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The endpoint of an address with a host and a port, and how it is dialled if not in plaintext.
+fn by_tcp(address: &str, dial: Option<Dial>) -> Option<(Endpoint, Option<Dial>)> {
+    let given = Endpoint::from_shared(address.to_owned()).ok()?;
+    let uri = given.uri();
+    let authority = uri.authority()?.as_str();
+    if authority.contains('@') || uri.port_u16().is_none() || uri.path() != "/" {
+        return None;
+    }
+    match uri.scheme_str()? {
+        "http" => Some((given, None)),
+        // TLS is that of `dial`, of which the endpoint knows nothing.
+        "https" => Some((Endpoint::from_shared(format!("http://{authority}")).ok()?, Some(dial?))),
+        _ => None,
     }
 }
 
@@ -144,7 +217,10 @@ impl From<Status> for NoLink {
             Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented => {
                 NoLink::Refused(status.message().to_owned())
             }
-            _ => NoLink::Unreachable(status.message().to_owned()),
+            // If it could not connect, the cause is more than "transport error".
+            _ => NoLink::Unreachable(
+                status.source().map_or_else(|| status.message().to_owned(), |cause| root_cause(cause)),
+            ),
         }
     }
 }
@@ -180,10 +256,14 @@ mod tests {
 
     #[test]
     fn an_address_is_a_url_with_a_port_and_nothing_else() {
-        let new = |url| Neighbour::new("quorum", url, "a", PeerId(1));
-        for good in
-            ["http://127.0.0.1:2889", "http://node-1.example:2889/", "http://[::1]:2889", "HTTP://a:1"]
-        {
+        let new = |url| Neighbour::new("quorum", url, "a", PeerId(1), None);
+        for good in [
+            "http://127.0.0.1:2889",
+            "http://node-1.example:2889/",
+            "http://[::1]:2889",
+            "HTTP://a:1",
+            "unix:/run/q.sock",
+        ] {
             assert!(new(good).is_ok(), "{good}");
         }
         for bad in [
@@ -194,8 +274,12 @@ mod tests {
             "http://a:1/b",
             "http://",
             "http://user@a:1",
+            "unix:",
+            "unix:q.sock",
         ] {
             assert_eq!(new(bad).unwrap_err(), BadAddress(bad.to_owned()));
         }
+        let dial = Dial::new(|endpoint: Endpoint| endpoint.connect_lazy());
+        assert!(Neighbour::new("quorum", "https://a:1", "a", PeerId(1), Some(dial)).is_ok());
     }
 }

@@ -5,6 +5,7 @@ use std::{
     io::Write as _,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
+    time::SystemTime,
 };
 
 use api::PeerId;
@@ -23,15 +24,45 @@ pub(crate) fn run(certs: &Certs) -> Result<(), Failure> {
             report(args)
         }
         Certs::Renew(args) => {
-            let read = |name: &str| {
-                let file = args.dir.join(name);
-                fs::read_to_string(&file).doing(format_args!("read {}", file.display()))
-            };
-            let authority = Authority::read(&read(CA)?, &read(CA_KEY)?).map_err(refused)?;
-            issue_all(args, &authority)?;
+            issue_all(args, &authority(&args.dir)?, |_| true)?;
             report(args)
         }
+        Certs::Keep(args) => keep(args),
     }
+}
+
+/// Makes what is missing, and issues again what is due.
+fn keep(args: &CertsInit) -> Result<(), Failure> {
+    if !args.dir.join(CA).exists() && !args.dir.join(CA_KEY).exists() {
+        init(args)?;
+        return report(args);
+    }
+    let now = SystemTime::now();
+    // A certificate without its key is of an interrupted run.
+    let due = |name: &str| {
+        let read = |suffix: &str| fs::read_to_string(args.dir.join(format!("{name}.{suffix}")));
+        read("key").is_err() || read("pem").map_or(true, |certificate| tls::is_due(&certificate, now))
+    };
+    let authority = authority(&args.dir)?;
+    let issued = issue_all(args, &authority, due)?;
+    if tls::is_due(authority.certificate(), now) {
+        output::say(format_args!(
+            "the authority {} is in the second half of its life: replace it before it expires (docs/security.md, \"Certificates that change\")",
+            args.dir.join(CA).display()
+        ));
+    }
+    match issued[..] {
+        [] => Ok(()),
+        _ => output::print(&format!("issued in {}: {}", args.dir.display(), issued.join(", "))),
+    }
+}
+
+fn authority(dir: &Path) -> Result<Authority, Failure> {
+    let read = |name: &str| {
+        let file = dir.join(name);
+        fs::read_to_string(&file).doing(format_args!("read {}", file.display()))
+    };
+    Authority::read(&read(CA)?, &read(CA_KEY)?).map_err(refused)
 }
 
 /// An authority and certificates by it, in a directory that has none.
@@ -50,24 +81,38 @@ pub(crate) fn init(args: &CertsInit) -> Result<(), Failure> {
     let authority = Authority::new(&name, args.life * 10).map_err(refused)?;
     write(&args.dir.join(CA_KEY), authority.key(), SECRET)?;
     write(&ca, authority.certificate(), OPEN)?;
-    issue_all(args, &authority)
+    issue_all(args, &authority, |_| true).map(drop)
 }
 
-fn issue_all(args: &CertsInit, authority: &Authority) -> Result<(), Failure> {
+/// Issues those certificates that are `due`, and returns their names.
+fn issue_all(
+    args: &CertsInit,
+    authority: &Authority,
+    due: impl Fn(&str) -> bool,
+) -> Result<Vec<String>, Failure> {
     let CertsInit { dir, ensemble, members, host, client, life } = args;
+    let mut issued = Vec::new();
+    let mut put = |name: String, issue: &dyn Fn() -> Result<Issued, IssueError>| {
+        if due(&name) {
+            put(dir, &name, &issue().map_err(refused)?)?;
+            issued.push(name);
+        }
+        Ok::<(), Failure>(())
+    };
     for id in 1..=*members {
-        let issued = authority.issue_member(ensemble, PeerId(id), &[], *life).map_err(refused)?;
-        put(dir, &format!("member-{id}"), &issued)?;
+        put(format!("member-{id}"), &|| authority.issue_member(ensemble, PeerId(id), &[], *life))?;
     }
-    put(dir, "server", &authority.issue_server(ensemble, host, *life).map_err(refused)?)?;
-    put(dir, "client", &authority.issue_client(client, *life).map_err(refused)?)
+    put("server".to_owned(), &|| authority.issue_server(ensemble, host, *life))?;
+    put("gateway".to_owned(), &|| authority.issue_gateway(ensemble, *life))?;
+    put("client".to_owned(), &|| authority.issue_client(client, *life))?;
+    Ok(issued)
 }
 
 fn report(args: &CertsInit) -> Result<(), Failure> {
     let CertsInit { dir, members, host, life, .. } = args;
     output::print(&format!(
-        "{dir} has an authority (ca.pem), certificates of members 1 to {members}, of the client ports (server.pem) for {hosts}, and of \
-         a client, valid for {life}",
+        "{dir} has an authority (ca.pem), certificates of members 1 to {members}, of the client ports (server.pem) for {hosts}, of a \
+         gateway, and of a client, valid for {life}",
         dir = dir.display(),
         hosts = host.join(", "),
         life = humantime::format_duration(*life),

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     args::GatewayArgs,
     exit::{Doing as _, Failure},
+    secure::SecureGateway,
     serve::{client_bounds, end_with},
     services::Services,
     zookeeper,
@@ -42,9 +43,10 @@ pub(crate) async fn run(args: &GatewayArgs) -> Result<(), Failure> {
     }
     let (config, _) = config::load_gateway(args.config.as_deref(), config::process_env(), &args.flags())?;
     let shutdown = shutdown::on_signals().doing("listen for signals")?;
-    let clients = Listener::bind("ZooKeeper", config.zookeeper).await.or_usage()?;
+    let secure = SecureGateway::load(&config, &shutdown)?;
+    let clients = secure.zookeeper_port(Listener::bind("ZooKeeper", config.zookeeper).await.or_usage()?);
     let http = match config.http {
-        Some(address) => Some(Listener::bind("HTTP", address).await.or_usage()?),
+        Some(address) => Some(secure.http_port(Listener::bind("HTTP", address).await.or_usage()?)),
         None => None,
     };
     tracing::info!(
@@ -54,7 +56,7 @@ pub(crate) async fn run(args: &GatewayArgs) -> Result<(), Failure> {
         ensemble = config.ensemble,
         "listening"
     );
-    let stores = Stores::new(&config)?;
+    let stores = Stores::new(&config, &secure)?;
     let (health, commands) = (Health::starting("starting"), Commands::default());
     check(&health, &stores);
     let gateway = Gateway::new(stores, about(&config)?, None);
@@ -65,7 +67,8 @@ pub(crate) async fn run(args: &GatewayArgs) -> Result<(), Failure> {
         let id = std::process::id().to_string();
         let resource = otlp::resource("quorate-gateway", &config.ensemble, &id, env!("CARGO_PKG_VERSION"));
         let groups = vec![Group::Process, Group::Gateway];
-        let pages = Pages { health: health.clone(), groups, commands, resource };
+        let pages =
+            Pages { health: health.clone(), groups, commands, audit: audit::Log::default(), resource };
         tokio::spawn(http::serve(listener, pages, stop.clone()))
     });
     let bounds = client_bounds(config.memory.bytes(), true, &health).zookeeper;
@@ -127,10 +130,10 @@ struct Link {
 }
 
 impl Stores {
-    fn new(config: &GatewayConfig) -> Result<Stores, Failure> {
+    fn new(config: &GatewayConfig, secure: &SecureGateway) -> Result<Stores, Failure> {
         let store = |url: &String| {
             // The id says nothing here: a gateway belongs to no node.
-            let neighbour = Neighbour::new("store", url, &config.ensemble, PeerId(0));
+            let neighbour = Neighbour::new("store", url, &config.ensemble, PeerId(0), secure.dial_stores());
             let neighbour = neighbour.map_err(|e| Failure::usage(format!("`gateway.stores`: {e}")))?;
             Ok(Store { neighbour, links: Mutex::default(), failed: Mutex::default() })
         };

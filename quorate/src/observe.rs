@@ -25,6 +25,8 @@ use crate::exit::{Doing as _, Failure};
 pub(crate) struct Observed {
     pub(crate) health: Health,
     pub(crate) commands: Commands,
+    /// Who did what; off unless it is configured.
+    pub(crate) audit: audit::Log,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
     /// If there is a collector.
@@ -66,10 +68,20 @@ impl Observed {
             .map(|endpoint| Traces::start(endpoint, &resource, node.telemetry.otlp_logs))
             .transpose();
         let commands = Commands::default();
+        let audit = match &node.audit {
+            Some(settings) => audit::Log::open(of_process(settings, service)).or_usage()?,
+            None => audit::Log::default(),
+        };
         let traces = traces.or_usage()?;
         if let Some(listener) = listener {
             let (groups, resource) = (groups.to_vec(), resource.clone());
-            let pages = Pages { health: health.clone(), groups, commands: commands.clone(), resource };
+            let pages = Pages {
+                health: health.clone(),
+                groups,
+                commands: commands.clone(),
+                audit: audit.clone(),
+                resource,
+            };
             tasks.push(tokio::spawn(http::serve(listener, pages, stop.clone())));
         }
         if let Some(endpoint) = collector {
@@ -83,7 +95,7 @@ impl Observed {
                 () = stopped.cancelled() => {}
             }
         }));
-        Ok(Observed { health, commands, stop, tasks, traces })
+        Ok(Observed { health, commands, audit, stop, tasks, traces })
     }
 
     /// Makes readiness that of the store: whether it serves clients.
@@ -212,7 +224,16 @@ impl Observed {
             }
         };
         let _ = tokio::time::timeout(LIMIT, ended).await;
+        self.audit.flush(LIMIT);
     }
+}
+
+/// Each process of a node has a file of its own, named after its service.
+fn of_process(settings: &audit::Settings, service: &str) -> audit::Settings {
+    let Some(part) = service.strip_prefix("quorate-") else { return settings.clone() };
+    let mut file = settings.file.clone().into_os_string();
+    file.push(format!(".{part}"));
+    audit::Settings { file: file.into(), ..settings.clone() }
 }
 
 /// A remark beside what the store says, which alone decides: a quorum that does not answer is waited for only briefly.

@@ -22,7 +22,7 @@ use quorum_svc::{Late, OpenError, Opening, QuorumService};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use store_svc::StoreService;
 use telemetry::Group;
-use tls::Dialer;
+use tls::{Admitted, Dialer};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -55,9 +55,10 @@ pub(crate) async fn run(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Failure
     let shutdown = shutdown::on_signals_after(leave).doing("listen for signals")?;
     // Ports before data: a start that finds a port taken has changed nothing.
     let secure = Secure::load(&node, secure::Ports::All, &shutdown)?;
-    let mut ports = Ports::bind(&node).await?.secured(&secure);
+    let mut ports = Ports::bind(&node, &secure).await?;
     let http = ports.http.take();
     let observed = Observed::start(&node, health, http, "quorate", &Group::ALL, shutdown.clone())?;
+    let ports = ports.audited(&observed.audit);
     let ran = serve(&node, disk, (ports, secure.dialer()), quorum, &observed, shutdown).await;
     observed.end().await;
     if ran.is_ok() {
@@ -122,8 +123,13 @@ async fn serve(
         None => Snapshots::newest_in(disk.as_ref(), &node.data_dir.join(SNAPSHOTS)).ok().flatten(),
     };
     let snapshot = snapshot.map(|snapshot| (snapshot.zxid(), snapshot));
-    let mut store = StoreService::open_or_read(store_config(node), late.clone(), shutdown.clone(), snapshot)
-        .or_refused()?;
+    let mut store = StoreService::open_or_read(
+        store_config(node, &observed.audit),
+        late.clone(),
+        shutdown.clone(),
+        snapshot,
+    )
+    .or_refused()?;
     if quorum.is_none() && !store.has_state() {
         begin_with_snapshot(&mut store, disk.as_ref(), &node.data_dir);
     }
@@ -353,7 +359,7 @@ pub(crate) fn client_bounds(memory: usize, zookeeper: bool, health: &Health) -> 
     ClientBounds { zookeeper: Bounds { connections: connections.zookeeper, ..client.clone() }, client }
 }
 
-pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
+pub(crate) fn store_config(node: &NodeConfig, audit: &audit::Log) -> store_svc::Config {
     let member = |m: &MemberConfig| NodeMember {
         id: m.id,
         client_address: m.client_address(),
@@ -381,6 +387,8 @@ pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
         snapshot_bytes: node.log.snapshot_bytes.0,
         trace_ratio: node.telemetry.trace_ratio,
         prover: node.prover.clone(),
+        plaintext_ports: node.plaintext_ports().iter().map(|port| port.name.to_owned()).collect(),
+        audit: audit.clone(),
         ..store_svc::Config::new(node.id, node.data_dir.clone())
     }
 }
@@ -436,14 +444,14 @@ struct Ports {
 }
 
 impl Ports {
-    async fn bind(node: &NodeConfig) -> Result<Ports, Failure> {
+    async fn bind(node: &NodeConfig, secure: &Secure) -> Result<Ports, Failure> {
         let ports = Ports {
-            client: Listener::bind("client", node.listen.client).await.or_usage()?,
-            quorum: Listener::bind("quorum", node.listen.quorum).await.or_usage()?,
-            election: Listener::bind("election", node.listen.election).await.or_usage()?,
-            store: bind_store(node).await?,
-            zookeeper: bind_zookeeper(node).await?,
-            http: Observed::bind(node.listen.http).await?,
+            client: secure.client_port(Listener::bind("client", node.listen.client).await.or_usage()?),
+            quorum: secure.member_port(Listener::bind("quorum", node.listen.quorum).await.or_usage()?),
+            election: secure.member_port(Listener::bind("election", node.listen.election).await.or_usage()?),
+            store: bind_store(node, secure).await?,
+            zookeeper: secure.zookeeper_port(bind_zookeeper(node).await?),
+            http: secure.http_port(Observed::bind(node.listen.http).await?),
         };
         tracing::info!(
             client = %ports.client.address(), quorum = %ports.quorum.address(), election = %ports.election.address(),
@@ -454,23 +462,24 @@ impl Ports {
         Ok(ports)
     }
 
-    fn secured(self, secure: &Secure) -> Ports {
+    /// With a record of each connection that is refused for its certificate.
+    fn audited(self, audit: &audit::Log) -> Ports {
         Ports {
-            client: secure.client_port(self.client),
-            quorum: secure.member_port(self.quorum),
-            election: secure.member_port(self.election),
-            zookeeper: secure.zookeeper_port(self.zookeeper),
+            client: self.client.audited(audit),
+            quorum: self.quorum.audited(audit),
+            election: self.election.audited(audit),
+            store: self.store.map(|port| port.audited(audit)),
+            zookeeper: self.zookeeper.map(|port| port.audited(audit)),
             http: self.http,
-            store: self.store,
         }
     }
 }
 
 /// The port of the store for gateways in other processes.
-pub(crate) async fn bind_store(node: &NodeConfig) -> Result<Option<Listener>, Failure> {
-    let Some(address) = node.listen.internal_store else { return Ok(None) };
-    let bound = Listener::bind("internal store", address).await.or_usage()?;
-    tracing::info!(address = %bound.address(), "listening for gateways, which can act for any client");
+pub(crate) async fn bind_store(node: &NodeConfig, secure: &Secure) -> Result<Option<Listener>, Failure> {
+    let Some(at) = &node.listen.internal_store else { return Ok(None) };
+    let bound = secure.internal_port("internal store", at, Admitted::Gateways).await?;
+    tracing::info!(address = bound.place(), "listening for gateways, which can act for any client");
     Ok(Some(bound))
 }
 

@@ -18,6 +18,7 @@ use quorum_log::{DataDir, Disk, FsDisk};
 use quorum_svc::{Late, QuorumService};
 use store_svc::StoreService;
 use telemetry::Group;
+use tls::Admitted;
 use tokio::sync::{oneshot, watch};
 use tonic::service::Routes;
 
@@ -48,8 +49,9 @@ pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
     let shutdown = shutdown::on_signals_after(leave).doing("listen for signals")?;
     let secure = Secure::load(&node, Ports::Members, &shutdown)?;
     let peers = secure.member_port(Listener::bind("election", node.listen.election).await.or_usage()?);
-    let port = Listener::bind("internal election", node.listen.internal_election).await.or_usage()?;
-    let http = Observed::bind(node.listen.election_http).await?;
+    let port =
+        secure.internal_port("internal election", &node.listen.internal_election, Admitted::Own).await?;
+    let http = secure.http_port(Observed::bind(node.listen.election_http).await?);
     let groups = [Group::Process, Group::Election];
     let observed = Observed::start(&node, health, http, "quorate-election", &groups, shutdown.clone())?;
     let _pid_file = pid_file(&node, "election")?;
@@ -57,6 +59,7 @@ pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
         ElectionService::new(election_config(&node, secure.dialer())?, shutdown.clone()).or_usage()?;
     // The receiver is gone if a signal came meanwhile.
     let _ = opened.send(election.quorum.clone());
+    let (peers, port) = (peers.audited(&observed.audit), port.audited(&observed.audit));
     observed.ready_with_election(node.id, ensemble(&node)?, election.peers, election.quorum);
     log_ports(&node, "election", &[&peers, &port]);
 
@@ -103,11 +106,12 @@ pub(crate) async fn quorum(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Fail
     let shutdown = shutdown::on_signals_after(leave).doing("listen for signals")?;
     let secure = Secure::load(&node, Ports::Members, &shutdown)?;
     let peers = secure.member_port(Listener::bind("quorum", node.listen.quorum).await.or_usage()?);
-    let port = Listener::bind("internal quorum", node.listen.internal_quorum).await.or_usage()?;
-    let http = Observed::bind(node.listen.quorum_http).await?;
+    let port = secure.internal_port("internal quorum", &node.listen.internal_quorum, Admitted::Own).await?;
+    let http = secure.http_port(Observed::bind(node.listen.quorum_http).await?);
     let groups = [Group::Process, Group::Quorum];
     let observed = Observed::start(&node, health, http, "quorate-quorum", &groups, shutdown.clone())?;
-    let election = RemoteElection::new(neighbour(&node, "election", &node.services.election)?);
+    let (peers, port) = (peers.audited(&observed.audit), port.audited(&observed.audit));
+    let election = RemoteElection::new(neighbour(&node, "election", &node.services.election, &secure)?);
     let (config, handle, stop) = (quorum_config(&node, secure.dialer())?, election.clone(), shutdown.clone());
     let open = move || QuorumService::open_on(disk.clone(), config.clone(), handle.clone(), stop.clone());
     let (opening, late) = Late::new();
@@ -150,22 +154,25 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     let secure = Secure::load(&node, Ports::Clients, &shutdown)?;
     let clients = secure.client_port(Listener::bind("client", node.listen.client).await.or_usage()?);
     let zookeepers = secure.zookeeper_port(bind_zookeeper(&node).await?);
-    let internal = bind_store(&node).await?;
-    let http = Observed::bind(node.listen.http).await?;
+    let internal = bind_store(&node, &secure).await?;
+    let http = secure.http_port(Observed::bind(node.listen.http).await?);
     let groups = [Group::Process, Group::Store, Group::Gateway];
     let health = Health::starting("reading the checkpoint");
     let observed = Observed::start(&node, health, http, "quorate-store", &groups, shutdown.clone())?;
+    let audited = |port: Listener| port.audited(&observed.audit);
+    let (clients, zookeepers) = (audited(clients), zookeepers.map(audited));
+    let internal = internal.map(audited);
     let bounds = Bounds {
         requests: node.limits.in_flight as usize,
         bytes: node.limits.in_flight_bytes.bytes(),
         park: node.timing.park_limit,
     };
-    let quorum = RemoteQuorum::new(neighbour(&node, "quorum", &node.services.quorum)?, bounds);
+    let quorum = RemoteQuorum::new(neighbour(&node, "quorum", &node.services.quorum, &secure)?, bounds);
     // A directory of its own, because the other one is the quorum's as long as that runs.
     let data_dir = node.data_dir.join("store");
     let _claimed =
         DataDir::claim(&FsDisk, &data_dir, &node.ensemble, node.id, &ensemble(&node)?).or_refused()?;
-    let config = store_svc::Config { data_dir, ..store_config(&node) };
+    let config = store_svc::Config { data_dir, ..store_config(&node, &observed.audit) };
     let store = StoreService::open(config, quorum.clone(), shutdown.clone()).or_refused()?;
     let _pid_file = pid_file(&node, "store")?;
     log_ports(&node, "store", &[&clients]);
@@ -214,13 +221,18 @@ fn with_quorum(mut store: watch::Receiver<bool>, quorum: RemoteQuorum) -> watch:
     ready
 }
 
-fn neighbour(node: &NodeConfig, name: &'static str, url: &str) -> Result<Neighbour, Failure> {
-    Neighbour::new(name, url, &node.ensemble, node.id)
+fn neighbour(
+    node: &NodeConfig,
+    name: &'static str,
+    url: &str,
+    secure: &Secure,
+) -> Result<Neighbour, Failure> {
+    Neighbour::new(name, url, &node.ensemble, node.id, secure.dial_own())
         .map_err(|e| Failure::usage(format!("`services.{name}`: {e}")))
 }
 
 fn log_ports(node: &NodeConfig, service: &str, listeners: &[&Listener]) {
-    let addresses: Vec<String> = listeners.iter().map(|l| l.address().to_string()).collect();
+    let addresses: Vec<String> = listeners.iter().map(|l| l.place()).collect();
     let addresses = addresses.join(", ");
     tracing::info!(service, addresses, node_id = node.id.0, ensemble = node.ensemble, "listening");
 }

@@ -55,6 +55,9 @@ pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
     };
     let rows: Vec<Row> = members.iter().flat_map(row).collect();
     print(&rows, args.output.output)?;
+    if let Some(warning) = plaintext(&rows) {
+        output::say(warning);
+    }
     let mut contradictions = contradictions(&answers.all().collect::<Vec<_>>());
     contradictions.splice(0..0, answers.doubles());
     if !contradictions.is_empty() {
@@ -214,6 +217,7 @@ struct Row {
     uptime: Option<u64>,
     disk: Option<&'static str>,
     clock_offset_ms: Option<i64>,
+    plaintext_ports: Option<Vec<String>>,
 }
 
 const UNREACHABLE: &str = "unreachable";
@@ -241,6 +245,7 @@ impl Row {
                 Room::Short => SHORT,
             }),
             clock_offset_ms: s.clock_offset_ms,
+            plaintext_ports: Some(s.plaintext_ports.clone()),
         }
     }
 
@@ -259,6 +264,7 @@ impl Row {
             uptime: None,
             disk: None,
             clock_offset_ms: None,
+            plaintext_ports: None,
         }
     }
 
@@ -290,6 +296,21 @@ pub(crate) fn role_name(role: Role) -> &'static str {
         Role::Leading => "leader",
         Role::Observing => "observer",
     }
+}
+
+/// Which nodes accept plaintext from other machines, for people.
+fn plaintext(rows: &[Row]) -> Option<String> {
+    let open = |row: &Row| {
+        let ports = row.plaintext_ports.as_ref().filter(|ports| !ports.is_empty())?;
+        Some(format!("node {} ({})", row.id.unwrap_or_default(), ports.join(", ")))
+    };
+    let open: Vec<String> = rows.iter().filter_map(open).collect();
+    let warning = format!(
+        "warning: ports accept plaintext from other machines, because `insecure` is set: {}; docs/security.md tells how to change to \
+         TLS without downtime",
+        open.join(", ")
+    );
+    (!open.is_empty()).then_some(warning)
 }
 
 /// Entries between what a node has applied and the last one of the leader's log; unknown across epochs, because only
@@ -450,6 +471,7 @@ mod tests {
             ensemble_id: Some(EnsembleId(1)),
             peers: Vec::new(),
             clock_offset_ms: Some(3),
+            plaintext_ports: Vec::new(),
         }
     }
 
@@ -523,6 +545,7 @@ mod tests {
             "uptime",
             "disk",
             "clock_offset_ms",
+            "plaintext_ports",
         ];
         expected.sort_unstable();
         assert_eq!(members, expected);

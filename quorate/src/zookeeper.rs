@@ -94,7 +94,13 @@ pub(crate) async fn serve<C: Coordination>(
         let gateway = gateway.clone();
         async move {
             let (address, held, traffic) = (connection.peer(), visitor.held.clone(), visitor.traffic.clone());
-            let guest = Guest { address, identities: connection.proven(), held, traffic };
+            let guest = Guest {
+                address,
+                identities: connection.proven(),
+                certificate: connection.certificate(),
+                held,
+                traffic,
+            };
             match gateway.serve(connection, guest, || visitor.spoke()).await {
                 End::Closed | End::Gone => None,
                 End::Silent => Some(Closed::Silent),

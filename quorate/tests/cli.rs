@@ -211,3 +211,56 @@ fn a_build_that_is_pretended_badly_is_refused() {
         assert!(text(&output.stderr).contains("TEST_QUORATE_BUILD is not"), "{output:?}");
     }
 }
+
+#[test]
+fn d1_a_node_that_other_machines_reach_in_plaintext_does_not_start_without_a_decision() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = config(dir.path(), "");
+    let open =
+        std::fs::read_to_string(&path).unwrap().replace("host = \"127.0.0.1\"\n[[", "host = \"0.0.0.0\"\n[[");
+    std::fs::write(&path, open).unwrap();
+    let refused = quorate(&["serve", "--config", &path]);
+    assert_eq!(refused.status.code(), Some(2));
+    let said = text(&refused.stderr);
+    assert!(said.contains("`insecure = true`") && said.contains("[tls.members]"), "{said}");
+    assert!(!dir.path().join("data").exists());
+    let decided = quorate(&["config", "show", "--config", &path, "--insecure"]);
+    assert!(text(&decided.stdout).contains("insecure = true"), "{}", text(&decided.stderr));
+}
+
+#[test]
+fn certificates_are_kept_until_they_are_due() {
+    let dir = tempfile::tempdir().unwrap();
+    let certs = dir.path().join("certs");
+    let keep = |life: &str| {
+        let at = certs.to_str().unwrap();
+        let args = [
+            "certs",
+            "keep",
+            "--dir",
+            at,
+            "--ensemble",
+            "e",
+            "--members",
+            "1",
+            "--host",
+            "a",
+            "--life",
+            life,
+        ];
+        let kept = quorate(&args);
+        assert!(kept.status.success(), "{}", text(&kept.stderr));
+        text(&kept.stdout)
+    };
+    let read = |name: &str| std::fs::read_to_string(certs.join(name)).unwrap();
+    assert!(keep("30days").contains("an authority (ca.pem)"));
+    let (ca, member) = (read("ca.pem"), read("member-1.pem"));
+    assert_eq!(keep("30days"), "", "nothing is due");
+    assert_eq!((read("ca.pem"), read("member-1.pem")), (ca.clone(), member));
+    std::fs::remove_file(certs.join("gateway.key")).unwrap();
+    assert!(keep("1s").contains("gateway"), "what is missing is made");
+    // A certificate begins some minutes in the past, for clocks that are behind: this one is in the second half of its life.
+    assert!(keep("30days").contains("gateway"));
+    assert_eq!(keep("30days"), "");
+    assert_eq!(read("ca.pem"), ca);
+}

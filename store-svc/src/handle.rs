@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ::audit::Log;
 use api::{
     Identities, OpError, PeerId, SessionToken, StreamId, Trace, WriteNumber,
     budget::{Budget, Held},
@@ -25,7 +26,7 @@ use tokio::{
 };
 
 use crate::{
-    Bounds,
+    Bounds, audit,
     driver::{Aside, Facts, FromClient},
     lane::{Lane, Load},
     rate::OpenRate,
@@ -48,6 +49,7 @@ pub struct Handle {
     bounds: Bounds,
     /// Samples requests that arrive without a trace.
     ratio: Arc<Ratio>,
+    audit: Log,
 }
 
 impl Handle {
@@ -55,6 +57,7 @@ impl Handle {
         me: PeerId,
         bounds: Bounds,
         trace_ratio: f64,
+        audit: Log,
         inputs: mpsc::Sender<FromClient>,
         asides: mpsc::UnboundedSender<Aside>,
     ) -> Handle {
@@ -67,6 +70,7 @@ impl Handle {
             opens: Arc::new(OpenRate::new(bounds.opens_per_second)),
             bounds,
             ratio: Arc::new(Ratio::new(trace_ratio)),
+            audit,
         }
     }
 
@@ -128,18 +132,23 @@ impl Coordination for Handle {
 
     fn stream(&self, caller: Caller) -> (LocalRequests, LocalItems) {
         let conn = self.connect();
+        let audit = audit::Stream::new(&self.audit, &caller).map(Arc::new);
         let share = caller.share.unwrap_or_else(|| self.held.share());
         let lane = Arc::new(Lane::new(conn, self.bounds, share, self.asides.clone()));
         let Caller { identities, address, .. } = caller;
-        let requests = LocalRequests { handle: self.clone(), conn, lane: lane.clone(), address, identities };
-        (requests, LocalItems { lane })
+        let (handle, items) = (self.clone(), LocalItems { lane: lane.clone(), audit: audit.clone() });
+        (LocalRequests { handle, conn, lane, address, identities, audit }, items)
     }
 
     async fn call(&self, caller: Caller, op: Op, mut trace: Trace) -> Result<(Response, Held), OpError> {
         let received = Instant::now();
         let op = op.sessionless()?;
         let traced = trace::begin(&op, &mut trace, received, &self.ratio);
+        let audited = audit::call(&self.audit, &caller, &op, &trace);
         let result = self.ask(caller, op, trace, received).await;
+        if let (Some((who, asked)), Ok((response, _))) = (audited, &result) {
+            audit::record(&self.audit, &who, None, asked.as_ref(), response);
+        }
         if let Some(traced) = traced {
             let (zxid, error) = match &result {
                 Ok((response, _)) => (Some(response.zxid), response.result.as_ref().err()),
@@ -158,6 +167,8 @@ pub struct LocalRequests {
     lane: Arc<Lane>,
     address: Option<IpAddr>,
     identities: Identities,
+    /// If its requests are recorded.
+    audit: Option<Arc<audit::Stream>>,
 }
 
 impl LocalRequests {
@@ -188,6 +199,9 @@ impl Requests for LocalRequests {
 
     async fn submit(&mut self, acked: WriteNumber, requests: Vec<Request>) -> Result<(), OpError> {
         let received = Instant::now();
+        if let Some(audit) = &self.audit {
+            audit.asked(&requests);
+        }
         let at_once = AT_ONCE.min(self.handle.bounds.stream_requests);
         let mut rest = requests.into_iter();
         loop {
@@ -244,6 +258,8 @@ impl Drop for LocalRequests {
 /// The answers of one stream.
 pub struct LocalItems {
     lane: Arc<Lane>,
+    /// If its answers are recorded.
+    audit: Option<Arc<audit::Stream>>,
 }
 
 impl Items for LocalItems {
@@ -253,7 +269,12 @@ impl Items for LocalItems {
         max: usize,
         into: &mut VecDeque<Item>,
     ) -> Poll<Option<Result<(), OpError>>> {
-        self.lane.poll_take(cx, max, into)
+        let before = into.len();
+        let taken = self.lane.poll_take(cx, max, into);
+        if let (Some(audit), Poll::Ready(end)) = (&self.audit, &taken) {
+            audit.leaves(into.iter().skip(before), end.as_ref());
+        }
+        taken
     }
 
     fn taken(&mut self, answers: usize, weight: usize) {

@@ -14,6 +14,7 @@
 //!
 //! Durability does not depend on this crate: every acknowledged write is in the log of a quorum.
 
+mod audit;
 mod driver;
 mod grpc;
 mod handle;

@@ -56,6 +56,10 @@ pub struct Config {
     pub trace_ratio: f64,
     /// Settings with which its edges prove identities.
     pub prover: Prover,
+    /// Ports of the node that accept plaintext from other machines, for the status.
+    pub plaintext_ports: Vec<String>,
+    /// Where what clients do is recorded.
+    pub audit: audit::Log,
 }
 
 impl Config {
@@ -73,6 +77,8 @@ impl Config {
             snapshot_bytes: 64 << 20,
             trace_ratio: 0.0,
             prover: Prover::default(),
+            plaintext_ports: Vec::new(),
+            audit: audit::Log::default(),
         }
     }
 }
@@ -209,7 +215,14 @@ impl<Q: Quorum> StoreService<Q> {
         let (to_driver, inputs) = mpsc::channel(INPUT_QUEUE);
         let (asides_to_driver, asides) = mpsc::unbounded_channel();
         let tasks = TaskTracker::new();
-        let handle = Handle::new(config.me, config.bounds, config.trace_ratio, to_driver, asides_to_driver);
+        let handle = Handle::new(
+            config.me,
+            config.bounds,
+            config.trace_ratio,
+            config.audit.clone(),
+            to_driver,
+            asides_to_driver,
+        );
         let (ready, _) = watch::channel(false);
         let started = Instant::now();
         Ok(StoreService {
@@ -289,6 +302,7 @@ impl<Q: Quorum> StoreService<Q> {
             quorum: self.quorum.clone(),
             ensemble: self.config.ensemble.clone(),
             members: self.config.members.clone(),
+            plaintext_ports: self.config.plaintext_ports.clone(),
             started: self.started,
         }
     }
@@ -296,7 +310,11 @@ impl<Q: Quorum> StoreService<Q> {
     /// The API for operators about the ensemble, for the client port.
     #[must_use]
     pub fn cluster(&self) -> ClusterServer<ClusterService<Q>> {
-        ClusterServer::new(ClusterService { me: self.config.me, quorum: self.quorum.clone() })
+        ClusterServer::new(ClusterService {
+            me: self.config.me,
+            quorum: self.quorum.clone(),
+            audit: self.config.audit.clone(),
+        })
     }
 
     /// Whether the store serves clients, as it changes: for health and readiness probes.

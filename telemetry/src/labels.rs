@@ -105,6 +105,10 @@ label! {
         Members = "members",
         /// Those for clients.
         Clients = "clients",
+        /// That of probes and metrics.
+        Http = "http",
+        /// None: a gateway shows it to stores.
+        Gateway = "gateway",
     }
 }
 

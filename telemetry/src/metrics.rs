@@ -62,6 +62,8 @@ metrics! {
         PORT_CONNECTIONS_CLOSED: By<(Port, Closed), Counter, CLOSED_SLOTS> = "quorate.port.connections.closed" [Count("{connection}")]
             By::new([const { Counter::new() }; CLOSED_SLOTS]),
             "Connections that the node closed or refused, by reason.";
+        PORTS_PLAINTEXT: Gauge = "quorate.port.plaintext" [Count("{port}")] Gauge::new(),
+            "Ports outside the loopback interface that accept plaintext, because of `insecure`.";
         TLS_CERTIFICATE_EXPIRES: By<TlsUse, Gauge, { TlsUse::COUNT }> = "quorate.tls.certificate.expires" [Seconds]
             By::new([const { Gauge::new() }; TlsUse::COUNT]),
             "When the certificate of these ports expires, as the time since 1970; 0 without TLS.";
@@ -70,6 +72,12 @@ metrics! {
             "When the first revocation list of these ports expires, as the time since 1970; 0 without one.";
         TLS_RELOAD_FAILURES: Counter = "quorate.tls.reload.failures" [Count("{attempt}")] Counter::new(),
             "Attempts to use certificates, keys, authorities or revocation lists that have changed, and cannot be used.";
+        AUDIT_RECORDS: Counter = "quorate.audit.records" [Count("{record}")] Counter::new(),
+            "Records for the audit log.";
+        AUDIT_LOST: Counter = "quorate.audit.lost" [Count("{record}")] Counter::new(),
+            "Records that are not in the audit log, because the disk was too slow or gave errors.";
+        AUDIT_STALLED: Counter = "quorate.audit.stalled" [Count("{attempt}")] Counter::new(),
+            "Attempts to write the audit log that failed while clients waited (`audit.full` is \"block\").";
         RPC_SERVER_CALL_DURATION: ByName = "rpc.server.call.duration" [Seconds]
             ByName::new(("rpc_system_name", "grpc"), ["rpc_method", "rpc_response_status_code"]),
             "gRPC calls from their first header to their last trailer, so a stream counts when it ends. A call that the \

@@ -21,14 +21,20 @@ pub(crate) fn there() -> bool {
 /// A project with an image of its own. Dropping it removes its containers, networks, volumes and image.
 pub(crate) struct Project {
     name: String,
-    file: PathBuf,
+    /// The later ones add to the first.
+    files: Vec<PathBuf>,
 }
 
 impl Project {
     /// Makes the image. `what` is part of the names.
     pub(crate) fn new(what: &str, file: &str) -> Project {
         let name = format!("quorate-test-{what}-{}", std::process::id());
-        let project = Project { name, file: repository().join("deploy/compose").join(file) };
+        // Certificates cannot name the addresses that Docker gives to containers, so the tests' own clients use plaintext.
+        let files = vec![
+            repository().join("deploy/compose").join(file),
+            repository().join("tests/deploy/plaintext-clients").join(file),
+        ];
+        let project = Project { name, files };
         let script = repository().join("deploy/build-image");
         output(Command::new(script).arg(&project.name).arg(static_binary()));
         project
@@ -53,7 +59,10 @@ impl Project {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = compose().expect("looked for in `there`");
-        command.args(["--project-name", &self.name]).arg("--file").arg(&self.file);
+        command.args(["--project-name", &self.name]);
+        for file in &self.files {
+            command.arg("--file").arg(file);
+        }
         command.args(args).env("IMAGE", &self.name);
         command
     }

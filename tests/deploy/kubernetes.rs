@@ -9,8 +9,14 @@ use serde_json::Value;
 use crate::skipped::skipped;
 use crate::{repository, tried};
 
-const OVERLAYS: [(&str, u64); 4] =
-    [("base", 3), ("overlays/three", 3), ("overlays/five", 5), ("overlays/monitoring", 3)];
+const OVERLAYS: [(&str, u64); 6] = [
+    ("base", 3),
+    ("overlays/three", 3),
+    ("overlays/five", 5),
+    ("overlays/monitoring", 3),
+    ("overlays/cert-manager", 3),
+    ("overlays/insecure", 3),
+];
 
 #[test]
 fn the_manifests_fit_the_schemas_of_kubernetes() {
@@ -18,9 +24,11 @@ fn the_manifests_fit_the_schemas_of_kubernetes() {
     for (overlay, _) in OVERLAYS {
         let file = merged(&kustomize, overlay);
         let said = tried(validator.command().arg("--strict").arg(&file)).unwrap_or_else(|e| panic!("{e}"));
-        // The validator only reports a kind without a schema: that is the one of the Prometheus operator.
+        // The validator only reports a kind without a schema: those of the Prometheus operator and of cert-manager.
         let unchecked: Vec<&str> = said.lines().filter(|line| line.contains("find schema")).collect();
-        assert!(unchecked.iter().all(|line| line.contains("ServiceMonitor")), "{said}");
+        let known =
+            |line: &&&str| ["ServiceMonitor", "Issuer", "Certificate"].iter().any(|kind| line.contains(kind));
+        assert_eq!(unchecked.iter().filter(known).count(), unchecked.len(), "{said}");
         unchecked.iter().for_each(skipped);
     }
     // It does find faults.
@@ -61,7 +69,10 @@ fn each_pod_is_the_member_that_the_manifests_make_it() {
         }
         let id = env.iter_mut().find(|(name, _)| name == "QUORATE_ID").unwrap();
         assert_eq!(std::mem::replace(&mut id.1, "1".to_owned()), "hostname");
+        let tls = !overlay.ends_with("insecure");
+        // An ensemble is named after its namespace, which a certificate has to be able to name.
         let node = config::load(None, env, &[]).unwrap().node;
+        assert_eq!(node.plaintext_ports().is_empty(), tls, "{overlay}: {:?}", node.plaintext_ports());
         let hosts: Vec<String> = node.members.iter().map(|m| m.host.clone()).collect();
         let pods: Vec<String> = (0..size).map(|n| format!("quorate-{n}.{service}")).collect();
         assert_eq!(hosts, pods, "{overlay}");
@@ -81,9 +92,21 @@ fn each_pod_is_the_member_that_the_manifests_make_it() {
             [("livenessProbe", "/livez"), ("readinessProbe", "/readyz"), ("startupProbe", "/startupz")]
         {
             assert_eq!(container[probe]["httpGet"]["path"], path);
+            assert_eq!(
+                container[probe]["httpGet"]["scheme"],
+                if tls { "HTTPS" } else { "HTTP" },
+                "{overlay}"
+            );
         }
         let mounted = container["volumeMounts"][0]["mountPath"].as_str().map(PathBuf::from);
         assert_eq!(mounted, Some(node.data_dir));
+        let volumes = set["spec"]["template"]["spec"]["volumes"].as_array();
+        let has_tls = volumes.is_some_and(|volumes| volumes.iter().any(|volume| volume["name"] == "tls"));
+        assert_eq!(has_tls, tls, "{overlay}");
+        if let Some(files) = node.tls.members.files {
+            let mount = container["volumeMounts"][1]["mountPath"].as_str().unwrap();
+            assert_eq!(files.certificate, Path::new(mount).join("member-1.pem"));
+        }
     }
 }
 

@@ -135,6 +135,7 @@ fn status_tells_of_a_missing_node() {
         "uptime",
         "disk",
         "clock_offset_ms",
+        "plaintext_ports",
     ] {
         assert!(nodes[0].get(member).is_some(), "no {member} in {:#}", nodes[0]);
     }

@@ -339,6 +339,7 @@ fn b22_an_operator_begins_a_new_ensemble_only_where_the_log_is() {
     let recover = |log_dir: Option<&Path>, members: &str| {
         let mut command = configured(temp.path());
         command.args(["recover", "members", "--yes"]).env("QUORATE_MEMBERS", members);
+        command.env("QUORATE_LISTEN_HOST", "127.0.0.1");
         log_dir.into_iter().for_each(|dir| _ = command.env("QUORATE_LOG_DIR", dir));
         let output = command.output().unwrap();
         let text = [output.stdout, output.stderr].concat();

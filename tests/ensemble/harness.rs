@@ -137,8 +137,17 @@ impl Ensemble {
 
     /// An ensemble that has been started once and stopped: configured, and no node runs.
     pub(crate) fn down(nodes: usize) -> Ensemble {
+        Ensemble::down_as(usual_parts(), nodes)
+    }
+
+    /// The same of three processes for each node.
+    pub(crate) fn down_split(nodes: usize) -> Ensemble {
+        Ensemble::down_as(SPLIT, nodes)
+    }
+
+    fn down_as(parts: &'static [&'static str], nodes: usize) -> Ensemble {
         let temp = tempfile::tempdir().unwrap();
-        let mut ensemble = Ensemble::start_in(temp.path(), nodes);
+        let mut ensemble = Ensemble::start_as(temp.path(), parts, nodes, 0, &[]);
         ensemble._temp = Some(temp);
         ensemble.stop_up();
         ensemble

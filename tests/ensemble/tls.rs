@@ -179,6 +179,154 @@ fn strangers(ensemble: &Ensemble, dir: &Path) {
     });
 }
 
+/// The address of this machine that is not the loopback interface's; `None` if it has no network.
+fn own_address() -> Option<std::net::IpAddr> {
+    // Nothing is sent: the system only says from where it would be.
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback())
+}
+
+#[test]
+fn d1_plaintext_that_other_machines_reach_shows_in_log_status_and_metrics() {
+    let mut ensemble = Ensemble::down(1);
+    ensemble.set_env(1, "QUORATE_LISTEN_HOST", "0.0.0.0");
+    ensemble.set_env(1, "QUORATE_INSECURE", "true");
+    ensemble.start_node(1);
+    ensemble.all_serve();
+    assert!(ensemble.log(1).contains("`insecure` is set"), "{}", ensemble.log(1));
+    let status = ensemble.run(&["status", "-o", "json"]);
+    let nodes: Vec<serde_json::Value> = serde_json::from_slice(&status.stdout).unwrap();
+    let ports = nodes[0]["plaintext_ports"].as_array().unwrap();
+    assert!(
+        ports.iter().any(|port| port == "client") && ports.iter().any(|port| port == "HTTP"),
+        "{ports:?}"
+    );
+    assert!(String::from_utf8_lossy(&status.stderr).contains("warning: ports accept plaintext"));
+    let open = ensemble.metrics(1);
+    assert!(open.contains(&format!("quorate_port_plaintext {}", ports.len())), "{open}");
+}
+
+/// Probes and metrics by TLS, and from this machine without it.
+#[test]
+fn d5_the_http_port_has_tls_for_other_machines() {
+    let Some(own) = own_address() else {
+        return crate::skipped::skipped("this machine has no address but the loopback interface's");
+    };
+    let mut ensemble = Ensemble::down(1);
+    let dir = certificates(&ensemble);
+    set(&mut ensemble, &dir, 1, "require", "require");
+    ensemble.set_env(1, "QUORATE_LISTEN_HOST", "0.0.0.0");
+    ensemble.start_node(1);
+    let local = ensemble.http(1, "node");
+    eventually("the node serves", || {
+        std::net::TcpStream::connect(&local).is_ok() && crate::harness::http_get(&local, "/readyz").0 == 200
+    });
+    assert!(ensemble.metrics(1).contains("quorate_tls_certificate_expires_seconds{use=\"http\"} 1"));
+    // The same from another address gets no answer in plaintext, and one by TLS.
+    let elsewhere = std::net::SocketAddr::new(own, local.parse::<std::net::SocketAddr>().unwrap().port());
+    let mut plain = std::net::TcpStream::connect(elsewhere).unwrap();
+    let (mut answer, ask) = (Vec::new(), b"GET /readyz HTTP/1.0\r\n\r\n");
+    use std::io::{Read as _, Write as _};
+    plain.write_all(ask).unwrap();
+    // A reset is as good an end as any.
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!String::from_utf8_lossy(&answer).contains("HTTP"), "{answer:?}");
+    let Ok(mut client) = std::process::Command::new("openssl")
+        .args(["s_client", "-quiet", "-verify_return_error", "-verify_ip", "127.0.0.1", "-CAfile"])
+        .arg(dir.join("ca.pem"))
+        .args(["-connect", &elsewhere.to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+    else {
+        return crate::skipped::skipped("no openssl");
+    };
+    client.stdin.as_mut().unwrap().write_all(ask).unwrap();
+    let mut said = String::new();
+    client.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    let _ = client.kill();
+    let _ = client.wait();
+    assert!(said.starts_with("HTTP/1.0 200"), "{said}");
+}
+
+/// Three nodes of three processes each, which find each other at Unix sockets.
+#[test]
+fn the_services_of_a_node_meet_at_unix_sockets() {
+    let mut ensemble = Ensemble::down_split(3);
+    let run = tempfile::tempdir().unwrap();
+    for id in 1..=3 {
+        let dir = run.path().join(id.to_string());
+        ensemble.set_env(id, "QUORATE_LISTEN_INTERNAL_DIR", dir.to_str().unwrap());
+        for part in ["election", "quorum", "store"] {
+            ensemble.start_part(id, part);
+        }
+    }
+    ensemble.all_serve();
+    ensemble.ok(&["create", "/a", "1"]);
+    for socket in ["election", "quorum", "store"] {
+        let file = run.path().join("1").join(format!("{socket}.sock"));
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+    }
+    // A part that was killed leaves its socket behind, and comes back.
+    ensemble.kill9_part(1, "quorum");
+    ensemble.start_part(1, "quorum");
+    ensemble.all_serve();
+    ensemble.ok(&["set", "/a", "2", "--timeout", "30s"]);
+}
+
+/// The same with TLS on internal ports that other machines reach, and a gateway that has to show its certificate.
+#[test]
+fn internal_ports_that_other_machines_reach_have_tls() {
+    let Some(own) = own_address() else {
+        return crate::skipped::skipped("this machine has no address but the loopback interface's");
+    };
+    let mut ensemble = Ensemble::down_split(1);
+    let dir = certificates(&ensemble);
+    set(&mut ensemble, &dir, 1, "require", "require");
+    ensemble.set_env(1, "QUORATE_LISTEN_INTERNAL_HOST", &own.to_string());
+    let base = free_ports(1);
+    ensemble.set_env(1, "QUORATE_LISTEN_INTERNAL_STORE_PORT", &base.to_string());
+    for part in ["election", "quorum", "store"] {
+        ensemble.start_part(1, part);
+    }
+    eventually("the node serves", || serving(&secured(&ensemble, &dir, &["status", "-o", "json"])) == 1);
+    let (client, http) = (base + 1, format!("127.0.0.1:{}", base + 2));
+    let gateway = |scheme: &str, certificate: &str| {
+        let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+        let set = [
+            format!("ensemble={}", name(&ensemble)),
+            "listen.host=127.0.0.1".to_owned(),
+            format!("listen.zookeeper_port={client}"),
+            format!("listen.http_port={}", base + 2),
+            format!("tls.stores.certificate={}", file(&format!("{certificate}.pem"))),
+            format!("tls.stores.key={}", file(&format!("{certificate}.key"))),
+            format!("tls.stores.authorities={}", file("ca.pem")),
+        ];
+        let mut command = command_at("", &["gateway", "--stores", &format!("{scheme}://{own}:{base}")]);
+        command.args(set.iter().flat_map(|setting| ["--set", setting]));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let ready =
+        || std::net::TcpStream::connect(&http).is_ok() && crate::harness::http_get(&http, "/readyz").0 == 200;
+    let mut good = gateway("https", "gateway");
+    eventually("the gateway reaches the store", ready);
+    signal(good.id(), "TERM");
+    assert!(good.wait().unwrap().success());
+    // Without TLS it reaches nothing; with the certificate of a client it does not start.
+    let mut plain = gateway("http", "gateway");
+    eventually("the gateway listens", || std::net::TcpStream::connect(&http).is_ok());
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert!(!ready(), "a gateway without TLS");
+    signal(plain.id(), "TERM");
+    assert!(plain.wait().unwrap().success());
+    let refused = gateway("https", "client").wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("gateway."), "{said}");
+}
+
 #[test]
 fn up_makes_certificates_and_says_what_clients_need() {
     let temp = tempfile::tempdir().unwrap();

@@ -23,7 +23,7 @@ use tonic::{Request, Status};
 use crate::{
     Certificates, Keeper, Mode,
     keeper::HTTP2,
-    names::{member_name, members_named, subject},
+    names::{carries, fingerprint, gateway_name, member_name, members_named, subject},
     trust::{Side, Trust},
 };
 
@@ -33,7 +33,23 @@ pub struct Acceptor {
     keeper: Arc<Keeper>,
     mode: Mode,
     http2: bool,
+    /// On a port of members.
+    admitted: Admitted,
+    /// Whether plaintext from this machine is accepted in every mode.
+    local_plaintext: bool,
     handshakes: Arc<Handshakes>,
+}
+
+/// Whose certificates open a port with the certificates of members.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Admitted {
+    /// Every member's.
+    #[default]
+    Members,
+    /// This member's own: those of other processes of the same node.
+    Own,
+    /// The same, and gateways'.
+    Gateways,
 }
 
 /// A connection on the socket `S`: `Left` in plaintext, as the mode allows; `Right` after its handshake.
@@ -42,12 +58,13 @@ pub type Accepted<S> = Either<S, Box<TlsStream<S>>>;
 /// What a connection stands on.
 pub trait Socket: AsyncRead + AsyncWrite + Unpin {
     /// To look at the first byte.
-    fn tcp(&self) -> &TcpStream;
+    /// `None` if it is no TCP connection; then it cannot have TLS.
+    fn tcp(&self) -> Option<&TcpStream>;
 }
 
 impl Socket for TcpStream {
-    fn tcp(&self) -> &TcpStream {
-        self
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(self)
     }
 }
 
@@ -59,6 +76,8 @@ pub struct Caller {
     members: Option<BTreeSet<PeerId>>,
     ensemble: String,
     subject: Option<String>,
+    /// SHA-256 of its certificate, in hexadecimal.
+    fingerprint: Option<Arc<str>>,
     /// Of our certificates, by which it was accepted.
     generation: u64,
 }
@@ -75,14 +94,35 @@ pub enum HandshakeError {
     /// A good certificate, but no member's.
     #[error("the certificate names no member of the ensemble {0:?}")]
     NoMember(String),
+    /// A good certificate, but none that opens this internal port.
+    #[error("the certificate does not have the DNS name {0}, which this port requires")]
+    NoNeighbour(String),
 }
 
 impl Acceptor {
     /// For a port in this mode; `None` if it is off. `http2`: whether the other side has to say that it speaks HTTP/2.
     #[must_use]
     pub fn new(keeper: &Arc<Keeper>, mode: Mode, http2: bool) -> Option<Acceptor> {
-        let handshakes = Arc::default();
-        (mode != Mode::Off).then(|| Acceptor { keeper: keeper.clone(), mode, http2, handshakes })
+        (mode != Mode::Off).then(|| Acceptor {
+            keeper: keeper.clone(),
+            mode,
+            http2,
+            admitted: Admitted::Members,
+            local_plaintext: false,
+            handshakes: Arc::default(),
+        })
+    }
+
+    /// The same for fewer callers, on a port with the certificates of members.
+    #[must_use]
+    pub fn admitting(self, admitted: Admitted) -> Acceptor {
+        Acceptor { admitted, ..self }
+    }
+
+    /// The same that also accepts plaintext from this machine.
+    #[must_use]
+    pub fn with_local_plaintext(self) -> Acceptor {
+        Acceptor { local_plaintext: true, ..self }
     }
 
     /// Waits for the first byte, and for the handshake if it begins one.
@@ -107,10 +147,12 @@ impl Acceptor {
     where
         S: Socket,
     {
-        if self.mode != Mode::Require && !begins_handshake(stream.tcp()).await? {
+        let tcp = stream.tcp().ok_or_else(|| HandshakeError::Failed("no TCP connection".into()))?;
+        let address = tcp.peer_addr().map_err(failed)?.ip().to_canonical();
+        let plaintext = self.mode != Mode::Require || (self.local_plaintext && address.is_loopback());
+        if plaintext && !begins_handshake(tcp).await? {
             return Ok((Either::Left(stream), Caller::plaintext()));
         }
-        let address = stream.tcp().peer_addr().map_err(failed)?.ip().to_canonical();
         // A client that is slow with its first message costs no more than its place on the port.
         let begun =
             LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await.map_err(failed)?;
@@ -130,11 +172,24 @@ impl Acceptor {
             .peer_certificates()
             .map(|chain| chain.iter().map(|c| c.clone().into_owned()).collect());
         let leaf = chain.as_ref().and_then(|chain| chain.first());
-        let mut caller = Caller { subject: leaf.and_then(subject), generation, ..Caller::plaintext() };
-        if let Certificates::Members { ensemble, .. } = self.keeper.certificates() {
+        let fingerprint = leaf.map(|leaf| fingerprint(leaf).into());
+        let subject = leaf.and_then(subject);
+        let mut caller = Caller { subject, fingerprint, generation, ..Caller::plaintext() };
+        if let Certificates::Members { ensemble, me } = self.keeper.certificates() {
             let members = leaf.map(|leaf| members_named(leaf, ensemble)).unwrap_or_default();
-            if members.is_empty() {
-                return Err(HandshakeError::NoMember(ensemble.clone()));
+            let own = members.contains(me);
+            let gateway = || leaf.is_some_and(|leaf| carries(leaf, &gateway_name(ensemble)));
+            match self.admitted {
+                Admitted::Members if members.is_empty() => {
+                    return Err(HandshakeError::NoMember(ensemble.clone()));
+                }
+                Admitted::Own if !own => {
+                    return Err(HandshakeError::NoNeighbour(member_name(ensemble, *me)));
+                }
+                Admitted::Gateways if !own && !gateway() => {
+                    return Err(HandshakeError::NoNeighbour(gateway_name(ensemble)));
+                }
+                _ => {}
             }
             (caller.members, caller.ensemble) = (Some(members), ensemble.clone());
         }
@@ -147,7 +202,14 @@ impl Caller {
     /// The other end of a connection without TLS.
     #[must_use]
     pub fn plaintext() -> Caller {
-        Caller { chain: None, members: None, ensemble: String::new(), subject: None, generation: 0 }
+        Caller {
+            chain: None,
+            members: None,
+            ensemble: String::new(),
+            subject: None,
+            fingerprint: None,
+            generation: 0,
+        }
     }
 
     /// An interceptor that says this, for a server without a listener of ours.
@@ -191,6 +253,12 @@ impl Caller {
             }
             _ => Ok(()),
         }
+    }
+
+    /// SHA-256 of its certificate, in hexadecimal.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<&Arc<str>> {
+        self.fingerprint.as_ref()
     }
 
     /// The subject of its certificate, as RFC 2253 writes it.

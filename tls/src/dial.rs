@@ -19,7 +19,9 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Error, Uri};
 use tower::Service as _;
 
-use crate::{Certificates, Keeper, Mode, Trust, member_name, names::members_named, trust::Side};
+use crate::{
+    Certificates, Keeper, Mode, Trust, any_member::member_of, member_name, names::carries, trust::Side,
+};
 
 /// Connects to other members, by TLS if this node does.
 #[derive(Clone, Default, Debug)]
@@ -47,22 +49,34 @@ impl Dialer {
         let Some(keeper) = &self.0 else { return endpoint.connect().await };
         let (keeper, limit) = (keeper.clone(), endpoint.get_connect_timeout());
         // Reconnecting uses the certificates of that time.
-        let connect = tower::service_fn(move |address: Uri| secured(keeper.clone(), address, to, limit));
+        let connect =
+            tower::service_fn(move |address: Uri| secured(keeper.clone(), address, Some(to), limit));
         endpoint.connect_with_connector(connect).await
+    }
+
+    /// The same with the first call; `None`: to any member of the ensemble.
+    #[must_use]
+    pub fn connect_lazy(&self, endpoint: &Endpoint, to: Option<PeerId>) -> Channel {
+        let Some(keeper) = &self.0 else { return endpoint.connect_lazy() };
+        let (keeper, limit) = (keeper.clone(), endpoint.get_connect_timeout());
+        let connect = tower::service_fn(move |address: Uri| secured(keeper.clone(), address, to, limit));
+        endpoint.connect_with_connector_lazy(connect)
     }
 }
 
 async fn secured(
     keeper: Arc<Keeper>,
     address: Uri,
-    to: PeerId,
+    to: Option<PeerId>,
     limit: Option<Duration>,
 ) -> io::Result<TokioIo<Dialled>> {
     let bad = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-    let Certificates::Members { ensemble, .. } = keeper.certificates() else {
+    let (Certificates::Members { ensemble, .. } | Certificates::Stores { ensemble }) = keeper.certificates()
+    else {
         return Err(bad("these certificates are for clients".into()));
     };
-    let name = member_name(ensemble, to);
+    // Where any member will do, the verifier looks for the name of one; this one is only asked for.
+    let name = to.map_or_else(|| format!("member.{ensemble}.quorate"), |to| member_name(ensemble, to));
     let server = ServerName::try_from(name.clone()).map_err(io::Error::other)?;
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
@@ -81,9 +95,12 @@ async fn secured(
         .map(|c| c.clone().into_owned())
         .collect();
     // As on the accepting side: the whole name, not a wildcard.
-    if !chain.first().is_some_and(|leaf| members_named(leaf, ensemble).contains(&to)) {
-        return Err(bad(format!("the certificate of the other server does not name {name}")));
-    }
+    let named = chain.first().and_then(|leaf| match to {
+        Some(_) => carries(leaf, &name).then_some(server),
+        None => member_of(leaf, ensemble),
+    });
+    let server =
+        named.ok_or_else(|| bad(format!("the certificate of the other server does not name {name}")))?;
     let trust = Trust::new(&keeper, Some(chain), Side::Server(server), generation);
     Ok(TokioIo::new(Dialled { stream, trust }))
 }

@@ -69,9 +69,9 @@ pub enum TlsError {
         /// In rustls' words.
         why: String,
     },
-    /// The certificate does not name this member.
+    /// The certificate does not name this member, or gateway.
     #[error(
-        "the certificate {certificate} does not name this member: its alternative names need the DNS name {name}; `quorate certs` \
+        "the certificate {certificate} has another name than this process needs: its alternative names need the DNS name {name}; `quorate certs` \
          issues such certificates"
     )]
     Name {

@@ -7,8 +7,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose as Purpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 
-use crate::member_name;
+use crate::{
+    gateway_name, member_name,
+    names::{Validity, validity},
+};
 
 /// Issues certificates for an ensemble and its clients.
 pub struct Authority {
@@ -82,6 +86,15 @@ impl Authority {
         self.issue(&name, names, vec![Purpose::ServerAuth, Purpose::ClientAuth], life)
     }
 
+    /// For a gateway, to dial stores.
+    ///
+    /// # Errors
+    /// A name that no certificate can carry.
+    pub fn issue_gateway(&self, ensemble: &str, life: Duration) -> Result<Issued, IssueError> {
+        let name = gateway_name(ensemble);
+        self.issue(&name, vec![name.clone()], vec![Purpose::ClientAuth], life)
+    }
+
     /// For a port of clients that is reached by these names and addresses.
     ///
     /// # Errors
@@ -120,6 +133,15 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Issued { certificate: certificate.pem(), key: key.serialize_pem() })
     }
+}
+
+/// Whether a certificate, PEM, is in the second half of its life, or none that can be read.
+#[must_use]
+pub fn is_due(certificate: &str, now: SystemTime) -> bool {
+    let Ok(der) = CertificateDer::from_pem_slice(certificate.as_bytes()) else { return true };
+    let Validity { from, until } = validity(&der);
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+    until - now < (until - from) / 2
 }
 
 fn params(name: &str, life: Duration) -> Result<CertificateParams, IssueError> {

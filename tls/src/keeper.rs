@@ -24,8 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Files, TlsError,
+    any_member::AnyMember,
     files::Loaded,
-    names::{Validity, member_name, members_named, validity},
+    names::{Validity, carries, gateway_name, member_name, validity},
     trust::Side,
 };
 
@@ -43,6 +44,13 @@ pub enum Certificates {
     Clients {
         /// Whether a client without one is refused.
         required: bool,
+    },
+    /// Whoever reads probes and metrics, which need certificates if the files have authorities. TLS 1.2 or 1.3.
+    Readers,
+    /// Stores of this ensemble, which a gateway dials. TLS 1.3.
+    Stores {
+        /// Its name.
+        ensemble: String,
     },
 }
 
@@ -232,6 +240,8 @@ impl Keeper {
         match self.certificates {
             Certificates::Members { .. } => TlsUse::Members,
             Certificates::Clients { .. } => TlsUse::Clients,
+            Certificates::Readers => TlsUse::Http,
+            Certificates::Stores { .. } => TlsUse::Gateway,
         }
     }
 
@@ -265,7 +275,7 @@ fn make(
             if authorities.is_none() {
                 return Err(authority("members need the authority that issues their certificates".into()));
             }
-            (&[&TLS13][..], true, Some(own_name(files, ensemble, *me, leaf)?))
+            (&[&TLS13][..], true, Some(own_name(files, ensemble, member_name(ensemble, *me), leaf)?))
         }
         Certificates::Clients { required } => {
             if *required && authorities.is_none() {
@@ -273,6 +283,19 @@ fn make(
             }
             (&[&TLS13, &TLS12][..], *required, None)
         }
+        Certificates::Readers => (&[&TLS13, &TLS12][..], authorities.is_some(), None),
+        Certificates::Stores { ensemble } => {
+            if authorities.is_none() {
+                return Err(authority(
+                    "a gateway needs the authority that issues members' certificates".into(),
+                ));
+            }
+            (&[&TLS13][..], true, Some(own_name(files, ensemble, gateway_name(ensemble), leaf)?))
+        }
+    };
+    let dials_any = match certificates {
+        Certificates::Stores { ensemble } => Some(ensemble.clone()),
+        _ => None,
     };
     let of_clients = |revoked, required: bool| {
         let Some(roots) = &authorities else { return Ok(None) };
@@ -296,8 +319,10 @@ fn make(
         let now = UnixTime::now();
         let client =
             of_clients(Vec::new(), true)?.map(|v| v.verify_client_cert(leaf, between, now).map(drop));
-        let server =
-            of_servers(Vec::new())?.map(|v| v.verify_server_cert(leaf, between, name, &[], now).map(drop));
+        // A gateway only dials.
+        let server = of_servers(Vec::new())?
+            .filter(|_| dials_any.is_none())
+            .map(|v| v.verify_server_cert(leaf, between, name, &[], now).map(drop));
         if let Some(Err(e)) = client.into_iter().chain(server).find(Result::is_err) {
             return Err(TlsError::Useless { certificate: files.certificate.clone(), why: e.to_string() });
         }
@@ -319,11 +344,16 @@ fn make(
     http2.alpn_protocols = vec![HTTP2.to_vec()];
     let client = match &of_servers {
         Some(verifier) => {
-            let mut client = ClientConfig::builder_with_provider(provider.clone())
+            let client = ClientConfig::builder_with_provider(provider.clone())
                 .with_protocol_versions(versions)
-                .map_err(pair)?
-                .with_webpki_verifier(verifier.clone())
-                .with_client_cert_resolver(own);
+                .map_err(pair)?;
+            let client = match dials_any {
+                Some(ensemble) => client
+                    .dangerous()
+                    .with_custom_certificate_verifier(Arc::new(AnyMember::new(verifier.clone(), ensemble))),
+                None => client.with_webpki_verifier(verifier.clone()),
+            };
+            let mut client = client.with_client_cert_resolver(own);
             client.resumption = rustls::client::Resumption::disabled();
             client.alpn_protocols = vec![HTTP2.to_vec()];
             Some(Arc::new(client))
@@ -334,18 +364,17 @@ fn make(
     Ok(Current { bytes, http2, any, client, of_clients, of_servers, validity, lists_until: revoked_until })
 }
 
-/// The name of this member, which its certificate has to carry.
+/// The own name, which the certificate has to carry.
 fn own_name(
     files: &Files,
     ensemble: &str,
-    me: PeerId,
+    name: String,
     leaf: &CertificateDer<'_>,
 ) -> Result<ServerName<'static>, TlsError> {
-    let name = member_name(ensemble, me);
     // Names of hosts know no upper case: two ensembles could not be told apart.
     let server = ServerName::try_from(name.clone()).ok().filter(|_| !ensemble.contains(char::is_uppercase));
     let server = server.ok_or_else(|| TlsError::Ensemble(ensemble.to_owned()))?;
-    if !members_named(leaf, ensemble).contains(&me) {
+    if !carries(leaf, &name) {
         return Err(TlsError::Name { certificate: files.certificate.clone(), name });
     }
     Ok(server)

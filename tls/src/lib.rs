@@ -48,6 +48,7 @@ macro_rules! write_to_stream {
 }
 
 mod accept;
+mod any_member;
 mod dial;
 mod files;
 mod issue;
@@ -58,12 +59,12 @@ mod names;
 mod tests;
 mod trust;
 
-pub use accept::{Accepted, Acceptor, Caller, HandshakeError, Socket};
+pub use accept::{Accepted, Acceptor, Admitted, Caller, HandshakeError, Socket};
 pub use dial::Dialer;
 pub use files::{Files, TlsError};
-pub use issue::{Authority, IssueError, Issued};
+pub use issue::{Authority, IssueError, Issued, is_due};
 pub use keeper::{Certificates, Keeper};
-pub use names::member_name;
+pub use names::{gateway_name, member_name};
 pub use trust::Trust;
 
 /// How a set of ports speaks. Plaintext turns into TLS without downtime by restarting the members one by one with each of the modes,

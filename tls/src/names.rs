@@ -12,6 +12,21 @@ pub fn member_name(ensemble: &str, id: PeerId) -> String {
     format!("member-{id}.{ensemble}.quorate", id = id.0)
 }
 
+/// The DNS name in a gateway's certificate, with which it opens the internal ports of stores: `gateway.orders.quorate`.
+#[must_use]
+pub fn gateway_name(ensemble: &str) -> String {
+    format!("gateway.{ensemble}.quorate")
+}
+
+/// Whether this is one of the DNS names of a certificate: the whole name, not a wildcard.
+pub(crate) fn carries(certificate: &CertificateDer<'_>, name: &str) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return false };
+    let Ok(Some(names)) = parsed.subject_alternative_name() else { return false };
+    let is =
+        |own: &GeneralName<'_>| matches!(own, GeneralName::DNSName(own) if own.eq_ignore_ascii_case(name));
+    names.value.general_names.iter().any(is)
+}
+
 /// The members of the ensemble that a certificate speaks for, by its alternative names (never its common name).
 pub(crate) fn members_named(certificate: &CertificateDer<'_>, ensemble: &str) -> BTreeSet<PeerId> {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return BTreeSet::new() };
@@ -44,6 +59,12 @@ pub(crate) fn subject(certificate: &CertificateDer<'_>) -> Option<String> {
     }
     parts.reverse();
     Some(parts.join(",")).filter(|subject| !subject.is_empty())
+}
+
+/// SHA-256 of a certificate, in hexadecimal.
+pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// RFC 2253, section 2.4.

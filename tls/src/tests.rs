@@ -379,3 +379,63 @@ fn a_name_of_a_member_is_exact() {
         assert_eq!(named(&[other]), [0u32; 0], "{other}");
     }
 }
+
+#[tokio::test]
+async fn a_port_can_accept_plaintext_from_this_machine_beside_tls() {
+    let authority = authority();
+    let dir = member(&authority, 1);
+    let keeper = keeper(&dir, 1);
+    let acceptor = Acceptor::new(&keeper, Mode::Require, true).unwrap().with_local_plaintext();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    client.write_all(b"GET /livez HTTP/1.1\r\n\r\n").await.unwrap();
+    let accepted = acceptor.accept(listener.accept().await.unwrap().0).await;
+    assert!(matches!(accepted, Ok((Accepted::Left(_), _))), "{accepted:?}");
+}
+
+#[tokio::test]
+async fn s5_internal_ports_are_for_the_own_member_and_for_gateways() {
+    let authority = authority();
+    let (one, two) = (member(&authority, 1), member(&authority, 2));
+    let gateway = Dir::new(&authority, &authority.issue_gateway(ENSEMBLE, DAY).unwrap());
+    let stores = |ensemble: &str| Certificates::Stores { ensemble: ensemble.to_owned() };
+    let (server, other) = (keeper(&one, 1), keeper(&two, 2));
+    let gateway = Keeper::load(gateway.files(), stores(ENSEMBLE)).unwrap();
+    for (admitted, own, others, gateways) in [
+        (Admitted::Own, true, false, false),
+        (Admitted::Gateways, true, false, true),
+        (Admitted::Members, true, true, false),
+    ] {
+        let acceptor = require(&server).admitting(admitted);
+        for (dials, taken) in [(&server, own), (&other, others), (&gateway, gateways)] {
+            let (accepted, _) = meet(&acceptor, dials, 1).await;
+            assert_eq!(accepted.is_ok(), taken, "{admitted:?}: {accepted:?}");
+        }
+    }
+    // A gateway's certificate opens no ensemble but its own, and a member's is no gateway's.
+    let refused = Keeper::load(two.files(), stores(ENSEMBLE)).unwrap_err();
+    assert!(matches!(&refused, TlsError::Name { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn a_gateway_dials_any_member_and_nothing_else() {
+    let (ours, theirs) = (authority(), authority());
+    let dir = Dir::new(&ours, &ours.issue_gateway(ENSEMBLE, DAY).unwrap());
+    let gateway = Keeper::load(dir.files(), Certificates::Stores { ensemble: ENSEMBLE.into() }).unwrap();
+    for id in [1, 3] {
+        let one = member(&ours, id);
+        let acceptor = require(&keeper(&one, id)).admitting(Admitted::Gateways);
+        let (accepted, dialled) = meet(&acceptor, &gateway, 9).await;
+        assert_eq!(dialled, Ok(()));
+        assert!(accepted.is_ok());
+    }
+    let stranger = member(&theirs, 1);
+    let (_, dialled) = meet(&require(&keeper(&stranger, 1)), &gateway, 9).await;
+    assert!(dialled.is_err());
+    // One of the same authority, of another ensemble.
+    let billing = Dir::new(&ours, &ours.issue_member("billing", PeerId(1), &[], DAY).unwrap());
+    let member_of_billing = Certificates::Members { ensemble: "billing".into(), me: PeerId(1) };
+    let billing = Keeper::load(billing.files(), member_of_billing).unwrap();
+    let (_, dialled) = meet(&require(&billing), &gateway, 9).await;
+    assert!(dialled.is_err());
+}

@@ -413,6 +413,7 @@ pub(super) fn node_status(id: PeerId) -> NodeStatus {
         ensemble_id: None,
         peers: Vec::new(),
         clock_offset_ms: None,
+        plaintext_ports: Vec::new(),
     }
 }
 

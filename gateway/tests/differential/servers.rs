@@ -158,6 +158,7 @@ impl Ours {
                 let guest = Guest {
                     address,
                     identities: Identities::NONE,
+                    certificate: None,
                     held: budget.share(),
                     traffic: budget.share(),
                 };

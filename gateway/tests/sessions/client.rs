@@ -45,6 +45,7 @@ impl Node {
     pub(crate) fn guest(&self) -> Guest {
         Guest {
             identities: Identities::NONE,
+            certificate: None,
             address: SocketAddr::from(([192, 0, 2, 1], 4000)),
             held: self.budget.share(),
             traffic: self.budget.share(),

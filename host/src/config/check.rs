@@ -13,22 +13,15 @@ impl NodeConfig {
         }
         self.check_members(r);
         let (t, session, limits, log) = (&self.timing, &self.session, &self.limits, &self.log);
-        let internal_store = self.listen.internal_store.is_some_and(|address| !address.ip().is_loopback());
         let short = |time: Duration| time < Duration::from_millis(1);
-        let service = |url: &str| {
-            behind_scheme(url, "http://").is_some_and(|rest| rest.contains(':') && !rest.contains('@'))
-        };
+        let by_tls = self.tls.members.mode.dials();
+        let service = |url: &str| service(url, by_tls);
         let collector = |url: &str| {
             let rest = behind_scheme(url, "http://").or_else(|| behind_scheme(url, "https://"));
             // A user has no name there.
             rest.is_some_and(|rest| !rest.contains('@'))
         };
         let rules = [
-            (
-                "listen.internal_store_port",
-                self.tls.members.mode != ::tls::Mode::Off && internal_store,
-                "off, or with `listen.internal_host` on loopback: this port has no TLS, and any process that reaches it can claim any identity",
-            ),
             ("timing.tick", short(t.tick), SHORT),
             ("timing.init_limit", short(t.init_limit), SHORT),
             ("timing.sync_limit", short(t.sync_limit), SHORT),
@@ -89,6 +82,9 @@ impl NodeConfig {
             ("log.snapshot_every", log.snapshot_every == 0, NONE),
             ("log.snapshot_bytes", log.snapshot_bytes < Size::mib(1), "at least 1MiB"),
         ];
+        if !self.members.is_empty() {
+            self.check_plaintext(r);
+        }
         for (key, _, expected) in rules.into_iter().filter(|(_, broken, _)| *broken) {
             r.refuse(key, expected);
         }
@@ -130,4 +126,15 @@ impl NodeConfig {
 
 const SHORT: &str = "a duration of at least 1ms";
 const NONE: &str = "at least 1";
-const SERVICE: &str = "the address of a service such as \"http://127.0.0.1:2889\"";
+const SERVICE: &str = "the address of a service such as \"http://127.0.0.1:2889\" or \"unix:/run/quorate/quorum.sock\"; \"https://\" needs \
+                       `tls.members.mode` \"prefer\" or \"require\"";
+
+/// Whether this is an address of a service. `tls`: whether there are certificates for it.
+pub(super) fn service(url: &str, tls: bool) -> bool {
+    if let Some(path) = url.strip_prefix("unix:") {
+        return path.starts_with('/');
+    }
+    let secured = behind_scheme(url, "https://").filter(|_| tls);
+    let rest = behind_scheme(url, "http://").or(secured);
+    rest.is_some_and(|rest| rest.contains(':') && !rest.contains('@'))
+}

@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
+use ::tls::Files;
 use api::proof::Prover;
 
 use super::{
-    ConfigError, Effective, HOST_KEY, HTTP_KEY, Layers, OptionalPort, Size, ZOOKEEPER_KEY, ZOOKEEPER_PORT,
-    ZooKeeper,
+    ConfigError, Effective, HOST_KEY, HTTP_KEY, Layers, OptionalPort, Secured, Size, Tls, ZOOKEEPER_KEY,
+    ZOOKEEPER_PORT, ZooKeeper, check, plaintext,
     read::{drain, memory, prover, words},
 };
 
@@ -19,12 +20,22 @@ use super::{
 pub struct GatewayConfig {
     /// Name of the ensemble; stores of another one refuse the gateway.
     pub ensemble: String,
-    /// The internal ports of the stores, as `http://host:port`; at least one.
+    /// The internal ports of the stores, as `http://host:port`, `https://host:port` or `unix:/path`; at least one.
     pub stores: Vec<String>,
     /// Where ZooKeeper's clients come.
     pub zookeeper: SocketAddr,
     /// Probes, metrics and commands; `None` for off.
     pub http: Option<SocketAddr>,
+    /// Whether ports outside the loopback interface may accept plaintext.
+    pub insecure: bool,
+    /// TLS of ZooKeeper's port.
+    pub clients: Secured,
+    /// Whether a client without a certificate is refused.
+    pub client_certificates: bool,
+    /// TLS of probes, metrics and commands.
+    pub http_tls: Secured,
+    /// The certificate that the gateway shows to stores at `https://` addresses.
+    pub store_files: Option<Files>,
     /// What ZooKeeper's clients may ask besides their protocol.
     pub words: ZooKeeper,
     /// What clients prove their identities with.
@@ -60,7 +71,7 @@ impl GatewayConfig {
             STORES,
             "internal ports of the stores (`listen.internal_store_port` of the nodes), with commas between them",
             String::new(),
-            "stores = \"http://q1.example:2189,http://q2.example:2189\" below [gateway]",
+            "stores = \"https://q1.example:2189,https://q2.example:2189\" below [gateway]",
         );
         let stores: Vec<String> =
             stores.split(',').map(str::trim).filter(|url| !url.is_empty()).map(str::to_owned).collect();
@@ -71,7 +82,17 @@ impl GatewayConfig {
             "port of probes, metrics and commands; 0: any, off: none",
             OptionalPort(Some(GATEWAY_HTTP_PORT)),
         );
-        GatewayConfig {
+        let insecure = plaintext::insecure(r);
+        let (clients, client_certificates) = Tls::clients(r);
+        let http_tls = Tls::http(r, &clients);
+        let store_files = store_files(r);
+        if let Some(wrong) = stores.iter().find(|url| !check::service(url, store_files.is_some())) {
+            r.problem(&format!(
+                "`{STORES}` has {wrong:?}; expected an address such as \"https://q1.example:2189\", for which [tls.stores] needs \
+                 certificate, key and authorities, \"http://127.0.0.1:2189\" or \"unix:/run/quorate/store.sock\""
+            ));
+        }
+        let config = GatewayConfig {
             ensemble,
             stores,
             zookeeper: SocketAddr::new(host, port),
@@ -80,8 +101,36 @@ impl GatewayConfig {
             prover: prover(r),
             memory: memory(r),
             drain: drain(r),
-        }
+            insecure,
+            clients,
+            client_certificates,
+            http_tls,
+            store_files,
+        };
+        config.check_plaintext(r);
+        config
     }
+}
+
+/// All or none.
+fn store_files(r: &mut Layers) -> Option<Files> {
+    const KEYS: [(&str, &str); 3] = [
+        (
+            "tls.stores.certificate",
+            "PEM file of the certificate that stores see; its DNS name is gateway.ENSEMBLE.quorate",
+        ),
+        ("tls.stores.key", "PEM file of its private key"),
+        ("tls.stores.authorities", "PEM file of the authorities of members' certificates"),
+    ];
+    let files = KEYS.map(|(key, meaning)| r.path(key, meaning));
+    if files.iter().all(Option::is_none) {
+        return None;
+    }
+    for ((key, _), _) in KEYS.iter().zip(&files).filter(|(_, file)| file.is_none()) {
+        r.missing::<()>(key, "the path of a PEM file (`quorate certs` makes gateway.pem and gateway.key)");
+    }
+    let [certificate, key, authorities] = files;
+    Some(Files { certificate: certificate?, key: key?, authorities: Some(authorities?), revoked: None })
 }
 
 #[cfg(test)]
@@ -98,6 +147,7 @@ mod tests {
             ("ensemble", "orders"),
             ("gateway.stores", "http://a:1, http://b:2"),
             ("listen.http_port", "off"),
+            ("listen.host", "127.0.0.1"),
         ];
         let (config, _) = load_gateway(None, [], &flags(&set)).unwrap();
         assert_eq!(config.stores, ["http://a:1", "http://b:2"]);
@@ -112,7 +162,12 @@ mod tests {
     #[test]
     fn the_super_digest_is_checked_and_not_shown() {
         let of = |digest: &str| {
-            let set = [("ensemble", "a"), ("gateway.stores", "http://a:1"), ("access.super_digest", digest)];
+            let set = [
+                ("ensemble", "a"),
+                ("gateway.stores", "http://a:1"),
+                ("access.super_digest", digest),
+                ("insecure", "true"),
+            ];
             load_gateway(None, [], &flags(&set))
         };
         let (config, effective) = of("super:D/InIHSb7yEEbrWz8b9l71RjZJU=").unwrap();
@@ -120,5 +175,27 @@ mod tests {
         assert!(effective.iter().all(|setting| !setting.value.contains("D/In")), "{effective:?}");
         let wrong = of("super:swordfish").unwrap_err().to_string();
         assert!(wrong.contains("access.super_digest") && !wrong.contains("swordfish"), "{wrong}");
+    }
+
+    #[test]
+    fn d1_a_gateway_needs_tls_or_a_decision_where_other_machines_reach_it() {
+        let set = [("ensemble", "a"), ("gateway.stores", "https://a:1")];
+        let refused = load_gateway(None, [], &flags(&set)).unwrap_err().to_string();
+        assert!(
+            refused.contains("ZooKeeper 0.0.0.0:2181") && refused.contains("`insecure = true`"),
+            "{refused}"
+        );
+        assert!(refused.contains("[tls.stores]"), "https needs a certificate: {refused}");
+        let secured = [
+            ("tls.stores.certificate", "g.pem"),
+            ("tls.stores.key", "g.key"),
+            ("tls.stores.authorities", "ca.pem"),
+            ("tls.clients.mode", "require"),
+            ("tls.clients.certificate", "s.pem"),
+            ("tls.clients.key", "s.key"),
+        ];
+        let (config, _) = load_gateway(None, [], &flags(&[&set[..], &secured[..]].concat())).unwrap();
+        assert_eq!(config.plaintext_ports(), []);
+        assert!(config.store_files.is_some());
     }
 }

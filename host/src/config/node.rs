@@ -1,6 +1,6 @@
 //! The checked settings of a node.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use api::{Ensemble, EnsembleError, PeerId, proof::Prover};
 
@@ -19,6 +19,8 @@ pub struct NodeConfig {
     pub log_dir: Option<PathBuf>,
     /// File for the process id, if any.
     pub pid_file: Option<PathBuf>,
+    /// Whether ports outside the loopback interface may accept plaintext.
+    pub insecure: bool,
     /// Where to listen.
     pub listen: Listen,
     /// Where the services of this node find each other if each is a process of its own.
@@ -43,6 +45,8 @@ pub struct NodeConfig {
     pub telemetry: Telemetry,
     /// Certificates.
     pub tls: Tls,
+    /// The audit log, if there is one.
+    pub audit: Option<audit::Settings>,
 }
 
 /// Export of metrics, spans and log lines.
@@ -58,8 +62,43 @@ pub struct Telemetry {
     pub trace_ratio: f64,
 }
 
+/// Where a service listens for those of its own node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Internal {
+    /// At an address: with TLS, if other machines reach it and members have TLS.
+    Tcp(SocketAddr),
+    /// At a Unix socket, for processes of the same user.
+    Unix(PathBuf),
+}
+
+impl Internal {
+    /// Its TCP port, if it has one.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Internal::Tcp(address) => Some(address.port()),
+            Internal::Unix(_) => None,
+        }
+    }
+
+    /// Whether other machines reach it.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self, Internal::Tcp(address) if !address.ip().to_canonical().is_loopback())
+    }
+}
+
+impl fmt::Display for Internal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Internal::Tcp(address) => address.fmt(f),
+            Internal::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// Addresses to bind; port 0 lets the system choose.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listen {
     /// Client API.
     pub client: SocketAddr,
@@ -69,11 +108,11 @@ pub struct Listen {
     pub election: SocketAddr,
     /// quorum-svc for the store of this node, if each service is a process of its own. It takes every caller
     /// for that store.
-    pub internal_quorum: SocketAddr,
+    pub internal_quorum: Internal,
     /// election-svc for the quorum of this node, if each service is a process of its own.
-    pub internal_election: SocketAddr,
+    pub internal_election: Internal,
     /// The store for gateways in processes of their own, which speak for any client; `None` for off.
-    pub internal_store: Option<SocketAddr>,
+    pub internal_store: Option<Internal>,
     /// ZooKeeper's clients; `None` for off.
     pub zookeeper: Option<SocketAddr>,
     /// Probes and metrics of a node in one process, or of its store; `None` for off.
@@ -84,7 +123,8 @@ pub struct Listen {
     pub election_http: Option<SocketAddr>,
 }
 
-/// Where the services of this node find each other if each is a process of its own, as `http://host:port`.
+/// Where the services of this node find each other if each is a process of its own, as `http://host:port`,
+/// `https://host:port` or `unix:/path`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Services {
     /// The quorum dials this.

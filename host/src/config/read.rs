@@ -8,15 +8,16 @@ use std::{
     time::Duration,
 };
 
+use ::tls::Mode;
 use api::{PeerId, proof::Prover};
 
 use super::{
     CLIENT_PORT, COLLECTOR, ELECTION_HTTP_KEY, ELECTION_PORT, HOST_KEY, HTTP_KEY, HTTP_PORT,
-    INTERNAL_ELECTION_PORT, INTERNAL_QUORUM_PORT, LOGS_EXPORTER, Limits, Listen, Log, MemberConfig,
+    INTERNAL_ELECTION_PORT, INTERNAL_QUORUM_PORT, Internal, LOGS_EXPORTER, Limits, Listen, Log, MemberConfig,
     NodeConfig, OptionalPort, QUORUM_HTTP_KEY, QUORUM_PORT, SAMPLER, SAMPLER_ARG, Services, SessionLimits,
     Size, Telemetry, Threads, Timing, Tls, ZOOKEEPER_KEY, ZOOKEEPER_PORT, ZooKeeper,
     layers::Layers,
-    member,
+    member, plaintext,
     value::{Count, Hidden, NodeId},
 };
 
@@ -54,7 +55,9 @@ impl NodeConfig {
                 PeerId(0)
             }),
         };
-        let (listen, services) = listen(r, members.iter().find(|m| m.id == id));
+        let insecure = plaintext::insecure(r);
+        let tls = Tls::read(r, id);
+        let (listen, services) = listen(r, members.iter().find(|m| m.id == id), tls.members.mode);
         let zookeeper = words(r);
         let prover = prover(r);
         let timing = timing(r);
@@ -65,13 +68,14 @@ impl NodeConfig {
         let log = log(r, share);
         let threads = threads(r);
         let telemetry = telemetry(r);
-        let tls = Tls::read(r);
+        let audit = super::audit::read(r, id.0);
         let config = NodeConfig {
             ensemble,
             id,
             data_dir,
             log_dir,
             pid_file,
+            insecure,
             listen,
             services,
             members,
@@ -84,6 +88,7 @@ impl NodeConfig {
             threads,
             telemetry,
             tls,
+            audit,
         };
         config.check(r);
         config
@@ -91,7 +96,7 @@ impl NodeConfig {
 }
 
 /// The addresses of this node, and those at which its own services find each other. `own` is the node among the members.
-fn listen(r: &mut Layers, own: Option<&MemberConfig>) -> (Listen, Services) {
+fn listen(r: &mut Layers, own: Option<&MemberConfig>, tls: Mode) -> (Listen, Services) {
     let host = host(r, own);
     let mut port = |key, meaning, default, of: fn(&MemberConfig) -> u16| {
         SocketAddr::new(host, r.get_following(key, meaning, own.map_or(default, of), MEMBERS))
@@ -104,6 +109,10 @@ fn listen(r: &mut Layers, own: Option<&MemberConfig>) -> (Listen, Services) {
         "listen.internal_host",
         "IP address where services that are processes of their own listen for those of their node",
         IpAddr::from([127, 0, 0, 1]),
+    );
+    let internal_dir = r.path(
+        "listen.internal_dir",
+        "directory of Unix sockets (quorum.sock, election.sock, store.sock) in place of the internal ports; empty for none",
     );
     let internal_quorum =
         r.get(INTERNAL_QUORUM_KEY, "port of quorum-svc for the store of its node", INTERNAL_QUORUM_PORT);
@@ -140,19 +149,27 @@ fn listen(r: &mut Layers, own: Option<&MemberConfig>) -> (Listen, Services) {
         HTTP_KEY,
     );
     let at = |host: IpAddr, port: OptionalPort| port.0.map(|port| SocketAddr::new(host, port));
+    let internal = |socket: &str, port: OptionalPort| match &internal_dir {
+        Some(dir) => Some(Internal::Unix(dir.join(socket))),
+        None => at(internal_host, port).map(Internal::Tcp),
+    };
+    let always = |socket: &str, port: u16| {
+        internal(socket, OptionalPort(Some(port)))
+            .unwrap_or(Internal::Tcp(SocketAddr::new(internal_host, port)))
+    };
     let listen = Listen {
         client,
         quorum,
         election,
-        internal_quorum: SocketAddr::new(internal_host, internal_quorum),
-        internal_election: SocketAddr::new(internal_host, internal_election),
-        internal_store: at(internal_host, internal_store),
+        internal_quorum: always("quorum.sock", internal_quorum),
+        internal_election: always("election.sock", internal_election),
+        internal_store: internal("store.sock", internal_store),
         zookeeper: at(host, zookeeper),
         http: at(host, http),
         quorum_http: at(host, quorum_http),
         election_http: at(host, election_http),
     };
-    let services = services(r, &listen);
+    let services = services(r, &listen, tls);
     (listen, services)
 }
 
@@ -181,24 +198,29 @@ fn host(r: &mut Layers, own: Option<&MemberConfig>) -> IpAddr {
     host
 }
 
-fn services(r: &mut Layers, listen: &Listen) -> Services {
-    let dialled = |mut address: SocketAddr| {
-        if address.ip().is_unspecified() {
-            address.set_ip([127, 0, 0, 1].into());
+fn services(r: &mut Layers, listen: &Listen, tls: Mode) -> Services {
+    let dialled = |port: &Internal| match port {
+        Internal::Unix(_) => port.to_string(),
+        Internal::Tcp(address) => {
+            let scheme = if port.is_open() && tls.dials() { "https" } else { "http" };
+            let mut address = *address;
+            if address.ip().is_unspecified() {
+                address.set_ip([127, 0, 0, 1].into());
+            }
+            format!("{scheme}://{address}")
         }
-        format!("http://{address}")
     };
     Services {
         election: r.get_following(
             "services.election",
             "where the quorum finds the election of its node, if that is another process; left out: at listen.internal_host",
-            dialled(listen.internal_election),
+            dialled(&listen.internal_election),
             INTERNAL_ELECTION_KEY,
         ),
         quorum: r.get_following(
             "services.quorum",
             "where the store finds the quorum of its node, if that is another process; left out: at listen.internal_host",
-            dialled(listen.internal_quorum),
+            dialled(&listen.internal_quorum),
             INTERNAL_QUORUM_KEY,
         ),
     }

@@ -8,6 +8,7 @@ const THREE: &str = r#"
 ensemble = "test"
 id = 2
 data_dir = "data"
+insecure = true
 
 [[members]]
 id = 1
@@ -81,13 +82,11 @@ fn services_of_a_node_find_each_other_on_loopback_by_default() {
     let node = load_text(THREE, &[], &[]).unwrap().node;
     assert_eq!(node.services.quorum, "http://127.0.0.1:2889");
     assert_eq!(node.services.election, "http://127.0.0.1:3889");
-    assert!(
-        node.listen.internal_quorum.ip().is_loopback() && node.listen.internal_election.ip().is_loopback()
-    );
+    assert!(!node.listen.internal_quorum.is_open() && !node.listen.internal_election.is_open());
     let moved = load_text(THREE, &[("QUORATE_LISTEN_INTERNAL_QUORUM_PORT", "7")], &[]).unwrap().node;
     assert_eq!(
         (moved.services.quorum.as_str(), moved.listen.internal_quorum.port()),
-        ("http://127.0.0.1:7", 7)
+        ("http://127.0.0.1:7", Some(7))
     );
     let elsewhere =
         [("QUORATE_SERVICES_QUORUM", "http://quorum-1:2889"), ("QUORATE_LISTEN_INTERNAL_HOST", "::")];
@@ -178,7 +177,7 @@ fn what_config_show_prints_can_be_read_back() {
 fn a_wrong_key_names_key_line_and_the_nearest_right_one() {
     assert_eq!(
         problems(&with("init_limt = \"3s\"\n"), &[], &[]),
-        ["quorate.toml:20: there is no key `timing.init_limt`; did you mean `timing.init_limit`?"]
+        ["quorate.toml:21: there is no key `timing.init_limt`; did you mean `timing.init_limit`?"]
     );
     assert_eq!(
         problems(&format!("sync_limit = \"1s\"\n{THREE}"), &[], &[]),
@@ -187,11 +186,11 @@ fn a_wrong_key_names_key_line_and_the_nearest_right_one() {
     );
     assert_eq!(
         problems(&with("[[members]]\nid = 4\nhots = \"d\"\nhost = \"d\"\n"), &[], &[]),
-        ["quorate.toml:22, in a member: there is no key `hots`; did you mean `host`?"]
+        ["quorate.toml:23, in a member: there is no key `hots`; did you mean `host`?"]
     );
     assert_eq!(
         problems(&with("[zzz]\nqqqqqqqqqqqq = 1\n"), &[], &[]),
-        ["quorate.toml:21: there is no key `zzz.qqqqqqqqqqqq`; `quorate config show` lists the keys"]
+        ["quorate.toml:22: there is no key `zzz.qqqqqqqqqqqq`; `quorate config show` lists the keys"]
     );
     assert_eq!(
         problems(THREE, &[("QUORATE_TIMING_TIK", "1s")], &[("limits.dat", "1")]),
@@ -207,14 +206,14 @@ fn a_wrong_value_names_key_value_and_what_is_expected() {
     assert_eq!(
         problems(&with("tick = 200\n"), &[], &[]),
         [
-            "quorate.toml:20: `timing.tick` is \"200\"; expected a duration such as \"200ms\", \"2s\" or \"1m 30s\""
+            "quorate.toml:21: `timing.tick` is \"200\"; expected a duration such as \"200ms\", \"2s\" or \"1m 30s\""
         ]
     );
     assert_eq!(
         problems(&with("tick = [1]\n"), &[], &[("id", "-1")])[..2],
         [
             "flag: `id` is \"-1\"; expected a number from 1 to 4294967295, or \"hostname\"",
-            "quorate.toml:20: `timing.tick` is a table or list; expected a duration such as \"200ms\", \"2s\" or \
+            "quorate.toml:21: `timing.tick` is a table or list; expected a duration such as \"200ms\", \"2s\" or \
              \"1m 30s\"",
         ]
     );
@@ -463,4 +462,92 @@ fn sizes_are_read_and_written_as_people_do() {
         assert_eq!(Size::parse(text), None, "{text}");
     }
     assert_eq!(Size(3 << 30).to_string(), "3GiB");
+}
+
+/// TLS with files of these paths.
+const SECURED: &str = r#"
+[tls.members]
+mode = "require"
+certificate = "member-{id}.pem"
+key = "member-{id}.key"
+authorities = "ca.pem"
+[tls.clients]
+mode = "require"
+certificate = "server.pem"
+key = "server.key"
+"#;
+
+#[test]
+fn d1_plaintext_that_other_machines_reach_takes_a_decision() {
+    let open = THREE.replace("insecure = true\n", "");
+    let refused = problems(&open, &[], &[]).join("|");
+    for part in [
+        "client 0.0.0.0:2188",
+        "election 0.0.0.0:3888",
+        "[tls.members]",
+        "`insecure = true`",
+        "HTTP 0.0.0.0:9464",
+    ] {
+        assert!(refused.contains(part), "no {part} in {refused}");
+    }
+    let decided: [(&[(&str, &str)], &[(&str, &str)]); 2] =
+        [(&[("QUORATE_INSECURE", "true")], &[]), (&[], &[("insecure", "true")])];
+    for (env, flags) in decided {
+        let node = load_text(&open, env, flags).unwrap().node;
+        assert_eq!(node.plaintext_ports().len(), 5, "{:?}", node.plaintext_ports());
+    }
+    let alone = load_text(&open, &[("QUORATE_LISTEN_HOST", "127.0.0.1")], &[]).unwrap().node;
+    assert_eq!(alone.plaintext_ports(), []);
+    let secured = load_text(&format!("{open}{SECURED}"), &[], &[]).unwrap().node;
+    assert_eq!(secured.plaintext_ports(), []);
+    // Ports that accept both accept plaintext.
+    for mode in ["accept", "prefer"] {
+        let both =
+            problems(&format!("{open}{SECURED}"), &[("QUORATE_TLS_MEMBERS_MODE", mode)], &[]).join("|");
+        assert!(both.contains("quorum 0.0.0.0:12888") && !both.contains("client 0"), "{both}");
+    }
+    let probes = problems(&format!("{open}{SECURED}"), &[("QUORATE_TLS_HTTP_MODE", "off")], &[]).join("|");
+    assert!(probes.contains("HTTP 0.0.0.0:9464") && !probes.contains("quorum"), "{probes}");
+    let internal = [("QUORATE_LISTEN_HOST", "127.0.0.1"), ("QUORATE_LISTEN_INTERNAL_HOST", "10.0.0.1")];
+    assert!(problems(&open, &internal, &[])[0].contains("internal quorum 10.0.0.1:2889"));
+}
+
+#[test]
+fn all_nodes_can_have_one_configuration_of_their_certificates() {
+    let node = load_text(&with(SECURED), &[], &[]).unwrap().node;
+    let files = node.tls.members.files.unwrap();
+    assert!(files.certificate.ends_with("member-2.pem") && files.key.ends_with("member-2.key"), "{files:?}");
+}
+
+#[test]
+fn probes_have_the_certificate_of_clients_unless_they_have_their_own() {
+    let http = |env: &[(&str, &str)]| load_text(&with(SECURED), env, &[]).unwrap().node.tls.http;
+    let follows = http(&[]);
+    assert_eq!(follows.mode, ::tls::Mode::Require);
+    let files = follows.files.unwrap();
+    assert!(files.certificate.ends_with("server.pem") && files.authorities.is_none(), "{files:?}");
+    let own = [
+        ("QUORATE_TLS_HTTP_CERTIFICATE", "http.pem"),
+        ("QUORATE_TLS_HTTP_KEY", "http.key"),
+        ("QUORATE_TLS_HTTP_AUTHORITIES", "monitoring.pem"),
+    ];
+    let files = http(&own).files.unwrap();
+    assert!(files.certificate.ends_with("http.pem") && files.authorities.is_some(), "{files:?}");
+    assert_eq!(http(&[("QUORATE_TLS_HTTP_MODE", "off")]), Secured::default());
+}
+
+#[test]
+fn internal_ports_are_unix_sockets_or_have_tls_where_others_reach_them() {
+    let node = |env: &[(&str, &str)]| load_text(&with(SECURED), env, &[]).unwrap().node;
+    let sockets = node(&[("QUORATE_LISTEN_INTERNAL_DIR", "/run/quorate")]);
+    assert_eq!(sockets.services.quorum, "unix:/run/quorate/quorum.sock");
+    assert_eq!(sockets.services.election, "unix:/run/quorate/election.sock");
+    let store = Internal::Unix("/run/quorate/store.sock".into());
+    assert_eq!(sockets.listen.internal_store, Some(store));
+    let open = node(&[("QUORATE_LISTEN_INTERNAL_HOST", "10.0.0.1")]);
+    assert_eq!(open.services.quorum, "https://10.0.0.1:2889");
+    assert!(open.plaintext_ports().is_empty());
+    assert_eq!(node(&[]).services.quorum, "http://127.0.0.1:2889", "loopback needs none");
+    let wrong = problems(THREE, &[("QUORATE_SERVICES_QUORUM", "https://q:2889")], &[]);
+    assert!(wrong[0].contains("needs `tls.members.mode`"), "{wrong:?}");
 }

@@ -17,7 +17,8 @@ async fn start_with(health: &Health, commands: Commands) -> (String, Cancellatio
     let endpoint = listener.address().to_string();
     let stop = CancellationToken::new();
     let resource = vec![("service_name", "test".to_owned())];
-    let pages = Pages { health: health.clone(), groups: Group::ALL.to_vec(), commands, resource };
+    let audit = audit::Log::default();
+    let pages = Pages { health: health.clone(), groups: Group::ALL.to_vec(), commands, audit, resource };
     tokio::spawn(serve(listener, pages, stop.clone()));
     (endpoint, stop)
 }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{Identities, OpError, PeerId, budget::Share, proof};
+use api::{Identities, OpError, PeerId, budget::Share, ports::Fingerprint, proof};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use std::task::{Context, Poll, ready};
@@ -41,7 +41,7 @@ pub(super) struct Calls {
 impl Calls {
     /// Answers one call. Its extensions have the [`Share`] of its connection and the [`api::budget::Slot`]
     /// with the charge of the message that is being decoded; of a method that takes one message, until the
-    /// last clone of the slot is dropped, the [`Caller`], and the [`Identities`] that its certificate proves. The extensions of the service's answer live while the answer is
+    /// last clone of the slot is dropped, the [`Caller`], the [`Identities`] that its certificate proves, and its [`Fingerprint`]. The extensions of the service's answer live while the answer is
     /// being sent; a [`PeerId`] there identifies the member of the connection.
     pub(super) fn answer(
         &self,
@@ -62,6 +62,9 @@ impl Calls {
         request.extensions_mut().insert(info);
         request.extensions_mut().insert(self.caller.clone());
         request.extensions_mut().insert(proven(&self.caller));
+        if let Some(certificate) = certificate(&self.caller) {
+            request.extensions_mut().insert(certificate);
+        }
         request.extensions_mut().insert(charge);
         request.extensions_mut().insert(self.held.clone());
         let (mut routes, place) = (self.routes.clone(), self.place.clone());
@@ -102,6 +105,11 @@ impl Calls {
 pub(crate) fn proven(caller: &Caller) -> Identities {
     let subject = caller.subject().and_then(|subject| proof::certificate(subject).ok());
     Identities::new(subject).unwrap_or_default()
+}
+
+/// What the audit log calls the certificate of a caller.
+pub(crate) fn certificate(caller: &Caller) -> Option<Fingerprint> {
+    caller.fingerprint().cloned().map(Fingerprint)
 }
 
 const UNREAD: &str = "too many answers of this connection, or of others from its address, are not read; read them, then repeat the call";

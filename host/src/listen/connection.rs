@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use api::Identities;
+use api::{Identities, ports::Fingerprint};
 use socket2::{SockRef, TcpKeepalive};
 use telemetry::{Port, metrics};
 use tls::{Accepted, Acceptor, Caller, HandshakeError, Trust};
@@ -18,7 +18,7 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::places::OpenSocket;
+use super::{bound::Stream, places::OpenSocket};
 
 /// A stream that is counted while it is open, with or without TLS.
 pub struct Connection {
@@ -35,7 +35,7 @@ pub struct Connection {
 /// Breaks when the other end takes nothing of what is written. Below TLS, which takes more than the other end does.
 #[derive(Debug)]
 struct Socket {
-    stream: TcpStream,
+    stream: Stream,
     /// Since the other end takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -47,15 +47,17 @@ impl Connection {
     /// # Errors
     /// If the system refuses an option of the socket: the connection is gone.
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Stream,
         peer: SocketAddr,
         port: Port,
         tls: Option<Acceptor>,
         open: OpenSocket,
     ) -> io::Result<Connection> {
-        stream.set_nodelay(true)?;
-        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        if let Stream::Left(tcp) = &stream {
+            tcp.set_nodelay(true)?;
+            let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
+            SockRef::from(tcp).set_tcp_keepalive(&keepalive)?;
+        }
         metrics::PORT_CONNECTIONS.at(port).inc();
         let stream = Accepted::Left(Socket { stream, stalled: None });
         Ok(Connection { stream, peer, caller: Caller::plaintext(), tls, counted: Counted(port), open })
@@ -65,7 +67,7 @@ impl Connection {
     ///
     /// # Errors
     /// The handshake failed.
-    pub(super) async fn secured(self) -> Result<Connection, HandshakeError> {
+    pub(crate) async fn secured(self) -> Result<Connection, HandshakeError> {
         let Connection { stream, peer, caller, tls, counted, open } = self;
         let (stream, caller) = match (stream, &tls) {
             (Accepted::Left(stream), Some(tls)) => tls.accept(stream).await?,
@@ -80,6 +82,12 @@ impl Connection {
         super::calls::proven(&self.caller)
     }
 
+    /// What the audit log calls its certificate.
+    #[must_use]
+    pub fn certificate(&self) -> Option<Fingerprint> {
+        super::calls::certificate(&self.caller)
+    }
+
     /// The other end, as far as its certificate identifies it.
     #[must_use]
     pub fn caller(&self) -> &Caller {
@@ -87,7 +95,7 @@ impl Connection {
     }
 
     /// Whether its certificate is good; `None` on a port without TLS.
-    pub(super) fn trust(&self) -> Option<Trust> {
+    pub(crate) fn trust(&self) -> Option<Trust> {
         self.tls.as_ref().map(|tls| tls.trust(&self.caller))
     }
 
@@ -99,10 +107,11 @@ impl Connection {
 
     #[cfg(test)]
     pub(super) fn stream(&self) -> &TcpStream {
-        match &self.stream {
-            Accepted::Left(socket) => &socket.stream,
-            Accepted::Right(stream) => &stream.get_ref().0.stream,
-        }
+        let socket = match &self.stream {
+            Accepted::Left(socket) => socket,
+            Accepted::Right(stream) => stream.get_ref().0,
+        };
+        tls::Socket::tcp(socket).unwrap()
     }
 }
 
@@ -178,8 +187,11 @@ impl AsyncWrite for Socket {
 }
 
 impl tls::Socket for Socket {
-    fn tcp(&self) -> &TcpStream {
-        &self.stream
+    fn tcp(&self) -> Option<&TcpStream> {
+        match &self.stream {
+            Stream::Left(tcp) => Some(tcp),
+            Stream::Right(_) => None,
+        }
     }
 }
 

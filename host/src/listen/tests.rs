@@ -5,6 +5,7 @@ use std::{
         Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
+    task::{Context, Poll},
 };
 
 use http_body::Body as _;
@@ -12,13 +13,14 @@ use http_body::Body as _;
 use api::budget::Budget;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
     task::JoinHandle,
     time::Instant,
 };
 use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
-use super::{traffic::Call, *};
+use super::{bound::Stream, traffic::Call, *};
 
 const PLACES: Limits = Limits { connections: 100, per_address: 100, kept_for_local: 0, members: false };
 
@@ -618,14 +620,14 @@ async fn shutdown_closes_the_port_and_bounds_the_wait_for_open_streams() {
 /// Answers `accept` from a list, and with what a real listener accepts when the list is empty.
 struct Scripted {
     faults: RefCell<VecDeque<io::Error>>,
-    real: TcpListener,
+    real: Bound,
 }
 
 impl Accept for Scripted {
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, SocketAddr)>> {
         match self.faults.borrow_mut().pop_front() {
             Some(fault) => Poll::Ready(Err(fault)),
-            None => TcpListener::poll_accept(&self.real, cx),
+            None => self.real.poll_accept(cx),
         }
     }
 }

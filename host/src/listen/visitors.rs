@@ -51,6 +51,7 @@ where
     F: Future<Output = Option<Closed>> + Send + 'static,
 {
     let (address, port) = (listener.address, Port::named(listener.what));
+    let audit = listener.audit.clone();
     let mut incoming = listener.incoming(bounds.places());
     let (connections, cut_off) = (TaskTracker::new(), CancellationToken::new());
     loop {
@@ -63,16 +64,17 @@ where
         let (held, traffic) = (bounds.share(&bounds.held, peer), bounds.share(&bounds.budget, peer));
         let visitor = Visitor { held, traffic, place: place.clone(), spoke: spoke.clone() };
         let (shutdown, cut_off, serve) = (shutdown.clone(), cut_off.clone(), serve.clone());
+        let audit = audit.clone();
         connections.spawn(async move {
             let one = async {
                 let connection = match connection.secured().await {
                     Ok(connection) => connection,
-                    Err(why) => return Some(handshake_failed(port, peer, &why)),
+                    Err(why) => return Some(handshake_failed(port, peer, &why, &audit)),
                 };
-                let trust = connection.trust();
+                let mut trust = connection.trust();
                 tokio::select! {
                     why = serve(connection, visitor) => why,
-                    () = distrusted(trust) => Some(Closed::Untrusted),
+                    () = distrusted(&mut trust) => Some(Closed::Untrusted),
                 }
             };
             let never_spoke = async {
@@ -98,8 +100,8 @@ where
 }
 
 /// Until the certificate of the other end is good no more.
-async fn distrusted(trust: Option<Trust>) {
-    let Some(mut trust) = trust else { return pending().await };
+pub(crate) async fn distrusted(trust: &mut Option<Trust>) {
+    let Some(trust) = trust else { return pending().await };
     let mut check = tokio::time::interval(CHECK);
     while trust.holds() {
         check.tick().await;

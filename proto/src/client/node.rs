@@ -53,6 +53,8 @@ pub struct NodeStatus {
     pub peers: Vec<PeerReport>,
     /// How far its wall clock is ahead of those of a quorum, in milliseconds; `None` while that is not known.
     pub clock_offset_ms: Option<i64>,
+    /// Its ports that accept plaintext from other machines, such as "client".
+    pub plaintext_ports: Vec<String>,
 }
 
 /// A member of an ensemble, as a client needs to know it.
@@ -121,6 +123,7 @@ impl From<NodeStatus> for v1::StatusResponse {
             ensemble_id,
             peers: s.peers.into_iter().map(peer).collect(),
             clock_offset_ms: s.clock_offset_ms,
+            plaintext_ports: s.plaintext_ports,
         }
     }
 }
@@ -177,6 +180,7 @@ impl From<v1::StatusResponse> for NodeStatus {
             ensemble_id: ensemble(&s.ensemble_id).ok().flatten(),
             peers: s.peers.into_iter().map(peer).collect(),
             clock_offset_ms: s.clock_offset_ms,
+            plaintext_ports: s.plaintext_ports,
         }
     }
 }

@@ -666,6 +666,7 @@ fn a_node_status_survives_the_wire() {
             }],
             disk: api::ports::Room::Low,
             clock_offset_ms: leader.map(|_| -7),
+            plaintext_ports: vec!["client".to_owned()],
         };
         assert_eq!(NodeStatus::from(reencode(&v1::StatusResponse::from(status.clone()))), status);
     }

@@ -51,7 +51,7 @@ impl RemoteCoordination {
         let endpoint = endpoint
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(STREAM_WINDOW * RemoteCoordination::STREAMS);
-        let channel = endpoint.connect_lazy();
+        let channel = store.lazy_channel(endpoint);
         let client = StorePortClient::new(channel.clone())
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX + FRAME);

@@ -11,8 +11,8 @@ use super::parse::limit;
 pub(crate) enum Certs {
     /// Make a certificate authority and certificates for all members, for the ports of clients, and for a client.
     ///
-    /// Writes ca.pem, ca.key, member-N.pem and .key, server.pem and .key, client.pem and .key. Keep ca.key away from the nodes: it
-    /// issues certificates for any member.
+    /// Writes ca.pem, ca.key, member-N.pem and .key, server.pem and .key, gateway.pem and .key (for `quorate gateway`), client.pem
+    /// and .key. Keep ca.key away from the nodes: it issues certificates for any member.
     #[command(after_help = "\
 Examples:
   quorate certs init --ensemble orders --members 3 --host q1.example.net,q2.example.net,q3.example.net
@@ -23,6 +23,14 @@ Examples:
 Examples:
   quorate certs renew --dir certs --ensemble orders --members 3 --host q1.example.net,q2.example.net,q3.example.net")]
     Renew(CertsInit),
+    /// Make what is missing in a directory, and issue again what is in the second half of its life.
+    ///
+    /// As `init` in a directory without an authority. For a job that runs once a day: nodes load new certificates within 30 seconds.
+    /// It does not replace the authority: docs/security.md tells how.
+    #[command(after_help = "\
+Examples:
+  quorate certs keep --dir certs --ensemble orders --members 3 --host q1.example.net,q2.example.net,q3.example.net")]
+    Keep(CertsInit),
 }
 
 #[derive(Args, Debug)]

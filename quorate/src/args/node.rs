@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use host::config::INSECURE_KEY;
 
 use super::parse::key_and_value;
 
@@ -98,6 +99,11 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<String>,
 
+    /// Let ports outside the loopback interface accept plaintext: whoever reaches them can read, write, and act as a member;
+    /// overrides `insecure`.
+    #[arg(long)]
+    pub(crate) insecure: bool,
+
     /// Override any other setting; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
     pub(crate) set: Vec<(String, String)>,
@@ -108,7 +114,8 @@ impl Settings {
     pub(crate) fn flags(&self) -> Vec<(String, String)> {
         let named = [("id", &self.id), ("data_dir", &self.data_dir)];
         let named = named.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v.clone()?)));
-        self.set.iter().cloned().chain(named).collect()
+        let insecure = self.insecure.then(|| (INSECURE_KEY.to_owned(), "true".to_owned()));
+        self.set.iter().cloned().chain(named).chain(insecure).collect()
     }
 }
 

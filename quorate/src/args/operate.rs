@@ -25,8 +25,8 @@ Examples:
 
 With -o json: an array with one object for each member: id, endpoint, role (leader, follower, observer, looking,
 unreachable), epoch, zxid (last in its log), applied, lag, sessions, znodes, digest, uptime (seconds), disk
-(ample, low, short), clock_offset_ms (how far its wall clock is ahead of those of a quorum). zxid, applied and digest are
-texts in hexadecimal with 0x. Unknown values are null.")]
+(ample, low, short), clock_offset_ms (how far its wall clock is ahead of those of a quorum), plaintext_ports (that accept plaintext from other
+machines). zxid, applied and digest are texts in hexadecimal with 0x. Unknown values are null.")]
 pub(crate) struct Status {
     #[command(flatten)]
     pub(crate) nodes: Nodes,

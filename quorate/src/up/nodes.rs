@@ -67,6 +67,7 @@ impl Nodes {
             "listen.election_port",
             config::ZOOKEEPER_KEY,
             "listen.internal_host",
+            "listen.internal_dir",
             "listen.internal_quorum_port",
             "listen.internal_election_port",
             "services.election",

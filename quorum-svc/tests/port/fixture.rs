@@ -111,7 +111,7 @@ impl Node {
     pub(crate) fn remote(&self) -> RemoteQuorum {
         let bounds = Bounds { requests: REQUESTS_MAX, bytes: 64 << 20, park: PARK };
         let url = format!("http://{}", self.port);
-        RemoteQuorum::new(Neighbour::new("quorum", &url, "test", PeerId(1)).unwrap(), bounds)
+        RemoteQuorum::new(Neighbour::new("quorum", &url, "test", PeerId(1), None).unwrap(), bounds)
     }
 
     /// Stops the quorum, but not its clients. Runs `while_down` while it is down, then starts it again.

@@ -39,6 +39,7 @@ fn caller<R>(request: &tonic::Request<R>, prover: &Prover) -> Result<(Caller, Wh
     let caller = Caller {
         identities: who.identities().clone(),
         address,
+        certificate: extensions.get().cloned(),
         share: extensions.get().cloned(),
         message: extensions.get().cloned().unwrap_or_default(),
     };

@@ -18,6 +18,7 @@ pub struct NodeService<Q> {
     pub(crate) quorum: Q,
     pub(crate) ensemble: String,
     pub(crate) members: Vec<NodeMember>,
+    pub(crate) plaintext_ports: Vec<String>,
     pub(crate) started: Instant,
 }
 
@@ -54,6 +55,7 @@ impl<Q: Quorum> NodeService<Q> {
             ensemble_id: known.ensemble,
             peers: known.peers,
             clock_offset_ms: known.clock_offset_ms,
+            plaintext_ports: self.plaintext_ports.clone(),
         })
     }
 }

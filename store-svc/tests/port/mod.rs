@@ -43,7 +43,7 @@ impl Packaging for Remote {
 
 fn remote(address: SocketAddr, ensemble: &str) -> RemoteCoordination {
     RemoteCoordination::new(
-        &Neighbour::new("store", &format!("http://{address}"), ensemble, PeerId(1)).unwrap(),
+        &Neighbour::new("store", &format!("http://{address}"), ensemble, PeerId(1), None).unwrap(),
     )
 }
 
