@@ -1,5 +1,6 @@
 """One connection with a window of 0 and 24 streams asks for large answers and never takes any. All others must be served, and the node must
-end the connection; the same of clients that read nothing from the socket."""
+end the connection; the same of clients that read nothing from the socket, that read a byte each 5 s, and that
+begin messages and do not go on."""
 from cluster import *
 from rawgrpc import *
 
@@ -22,7 +23,38 @@ def wedges(port, out, kw):
         dead, took = wedge(port, **kw)
         with open(out, "a") as f: f.write(f"{took:.1f} {dead}\n")
 
+def byte_by_byte(port):
+    """Six connections of one address with 40 large answers each, of which they take a byte each 5 s; and as many that begin large messages and do
+    not go on."""
+    def one():
+        while True:
+            try:
+                conn = Conn(port, window=0, give_back=False, keep=False, source="127.0.0.2")
+                asked = [conn.open("Get") for _ in range(40)]
+                for stream in asked: conn.message(stream, about("/f/0000000"), end=True, timeout=1)
+                while not conn.dead:
+                    time.sleep(5)
+                    for stream in asked: conn.send(frame(WINDOW, 0, stream, struct.pack(">I", 1)))
+            except OSError: pass
+    def other():
+        while True:
+            try:
+                conn = Conn(port, keep=False, source="127.0.0.2")
+                for _ in range(40): conn.write(conn.open("Set"), b"\0" + struct.pack(">I", 4 << 20), timeout=1)
+                while not conn.dead: time.sleep(1)
+            except OSError: pass
+    for work in (one, other) * 6: threading.Thread(target=work, daemon=True).start()
+    time.sleep(600)
+
 def main(dir):
+    node, = ensemble(f"{dir}/bytes")
+    fill(node.ports.client, "/f", 1, 900000)
+    with Others(node) as others:
+        one = client(byte_by_byte, node.ports.client)
+        time.sleep(30)
+    gone([one])
+    others.check("byte by byte")
+    node.stop()
     for kind, kw in (("zero window", dict(window=0)), ("no reads", dict(window=WIDE, buffer=4096, read=False))):
         node, = ensemble(f"{dir}/{kind[:2]}")
         fill(node.ports.client, "/many", 5000)

@@ -264,7 +264,10 @@ class Others:
             count += 1
             at = time.time()
             if count % 5: session.ping(30); self.pings.append(time.time() - at)
-            else: session.write(SET, about("/") + f_bytes(2, b"x%d" % count), 30); self.writes.append(time.time() - at)
+            else:
+                # Large enough to need room when they are decoded, as most writes of applications do.
+                size = 20000 if count % 50 == 0 else 4000 if count % 10 == 0 else 1
+                session.write(SET, about("/") + f_bytes(2, b"x" * size), 30); self.writes.append(time.time() - at)
             time.sleep(self.pause)
 
     def newcomers(self):
