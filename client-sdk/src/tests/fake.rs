@@ -413,6 +413,9 @@ pub(super) fn node_status(id: PeerId) -> NodeStatus {
         ensemble_id: None,
         peers: Vec::new(),
         clock_offset_ms: None,
+        watches: 0,
+        connections: 0,
+        load: Default::default(),
     }
 }
 

@@ -666,6 +666,16 @@ fn a_node_status_survives_the_wire() {
             }],
             disk: api::ports::Room::Low,
             clock_offset_ms: leader.map(|_| -7),
+            watches: 8,
+            connections: 9,
+            load: Load {
+                errors: 10,
+                reads: vec![
+                    LoadRange { up_to: Some(Duration::from_micros(250)), requests: 11 },
+                    LoadRange { up_to: None, requests: 12 },
+                ],
+                writes: Vec::new(),
+            },
         };
         assert_eq!(NodeStatus::from(reencode(&v1::StatusResponse::from(status.clone()))), status);
     }
