@@ -19,7 +19,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{caller, session};
+use super::{caller, session, watch};
 
 /// Implements [`proto::v1::coordination_server::CoordinationServer`] on the store behind `C`.
 #[derive(Clone)]
@@ -115,7 +115,7 @@ macro_rules! calls {
         #[tonic::async_trait]
         impl<C: Coordination> coordination_server::Coordination for CoordinationService<C> {
             type SessionStream = Pin<Box<dyn Stream<Item = Result<v1::SessionResponse, Status>> + Send>>;
-            type WatchStream = tokio_stream::Empty<Result<v1::WatchResponse, Status>>;
+            type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
             type WalkStream = ReceiverStream<Result<v1::WalkResponse, Status>>;
 
             async fn session(
@@ -127,8 +127,9 @@ macro_rules! calls {
                 Ok(Response::new(Box::pin(answers)))
             }
 
-            async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-                Err(not_yet("Watch"))
+            async fn watch(&self, r: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+                let stream = watch::start(&self.store, &self.tasks, &self.prover, r);
+                Ok(Response::new(Box::pin(stream.map_err(|e| to_status(&e))?)))
             }
 
             async fn walk(&self, r: Request<v1::WalkRequest>) -> Result<Response<Self::WalkStream>, Status> {
@@ -167,13 +168,9 @@ fn trace<R>(request: &Request<R>) -> Trace {
 }
 
 /// The minimum feature level in the metadata of a call; 0 without one.
-fn min_level<R>(request: &Request<R>) -> Result<u32, OpError> {
+pub(super) fn min_level<R>(request: &Request<R>) -> Result<u32, OpError> {
     let Some(text) = request.metadata().get("quorate-min-level") else { return Ok(0) };
     text.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
         OpError::BadArguments("the header quorate-min-level is no number; set a feature level".into())
     })
-}
-
-fn not_yet(verb: &str) -> Status {
-    to_status(&OpError::Unsupported(format!("this server does not have {verb} yet; upgrade it")))
 }

@@ -5,6 +5,7 @@ mod coordination;
 mod node;
 mod port;
 mod session;
+mod watch;
 
 use api::{
     Identities, OpError,
