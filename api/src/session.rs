@@ -24,6 +24,21 @@ pub struct Open {
     pub wait_ms: Option<u32>,
     /// A node of another ensemble refuses with [`OpError::WrongEnsemble`]; `None` opens in any.
     pub ensemble: Option<EnsembleId>,
+    /// What the stream is for.
+    pub purpose: Purpose,
+}
+
+/// What a stream is for.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Purpose {
+    /// A session.
+    #[default]
+    Session,
+    /// A session; and where the node has no quorum, reads and watches without one, see [`Opened::read_only`]. Writes then fail with
+    /// [`OpError::ReadOnly`]. Such a stream ends as soon as the node has a quorum.
+    SessionOrReads,
+    /// Reads and watches without a session.
+    Watches,
 }
 
 /// What one request asks for.
@@ -128,6 +143,9 @@ pub struct Request {
     pub op: Op,
     /// The span that it is part of.
     pub trace: Trace,
+    /// If this time, in milliseconds from its arrival at the store, passes before it is begun, it fails with
+    /// [`OpError::TimedOut`]. 0: no such time.
+    pub timeout_ms: u32,
 }
 
 /// What came of a request, if not an error. Each variant answers the variant of [`Op`] with its name.
@@ -204,6 +222,8 @@ pub struct Opened {
     pub identities: Identities,
     /// The ensemble of the node.
     pub ensemble: Option<EnsembleId>,
+    /// There is no session: the stream only reads, and no other node knows of it. `session` and `token` are zero.
+    pub read_only: bool,
 }
 
 /// What a node takes from a client.

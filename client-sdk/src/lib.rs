@@ -73,7 +73,7 @@ pub use cluster::{set_level, upgrade_status};
 pub use error::{ClientError, Tried};
 pub use node::node_status;
 pub use options::Options;
-pub use proto::client::{NodeMember, NodeStatus};
+pub use proto::client::{Load, LoadRange, NodeMember, NodeStatus};
 pub use proto::cluster::Upgrade;
 pub use stale::{Found, read_stale};
 pub use tls::{Tls, TlsFileError};

@@ -197,9 +197,18 @@ async fn open<R: Requests, I: Items>(
     let timeout_ms = u32::try_from(request.timeout_ms).unwrap_or(0);
     let wait_ms = (timeout_ms / 4).clamp(WAIT_MIN_MS, WAIT_MAX_MS);
     let resumes = resume.is_some();
-    requests.open(Open { resume, timeout_ms, last_zxid, wait_ms: Some(wait_ms), ensemble: None }).await?;
+    requests
+        .open(Open {
+            resume,
+            timeout_ms,
+            last_zxid,
+            wait_ms: Some(wait_ms),
+            ensemble: None,
+            purpose: Default::default(),
+        })
+        .await?;
     if resumes {
-        let ping = Request { xid: FIRST_PING, number: None, op: Op::Ping, trace: None };
+        let ping = Request { xid: FIRST_PING, number: None, op: Op::Ping, trace: None, timeout_ms: 0 };
         ledger.arrived(FIRST_PING, arrived);
         requests.submit(WriteNumber(0), vec![ping]).await?;
     } else {

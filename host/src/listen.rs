@@ -185,7 +185,7 @@ pub struct Bounds {
     pub calls: CallPlaces,
     /// Bytes of one message.
     pub message: usize,
-    /// Bytes of messages that are being received and of answers that are being sent. Every connection has a share.
+    /// Bytes of messages that are being received. Every connection has a share, and one as large for answers that are being sent.
     pub budget: Budget,
     /// Bytes of requests under way. Every connection has a share, which its calls carry to their service.
     pub held: Budget,
@@ -273,6 +273,7 @@ pub async fn serve(
     let connections = TaskTracker::new();
     let cut_off = CancellationToken::new();
     let routes = routes.prepare();
+    let sent = bounds.budget.alike();
     loop {
         let (connection, place) = tokio::select! {
             accepted = incoming.next() => accepted,
@@ -298,7 +299,7 @@ pub async fn serve(
                 its_place.is_of(member);
             }
             let traffic =
-                Traffic::new(bounds.share(&bounds.budget, peer), bounds.message, bounds.users, &its_place);
+                Traffic::new(bounds.share(&bounds.budget, peer), sent.share(), bounds.message, bounds.users, &its_place);
             let calls = Calls {
                 routes,
                 peer,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use api::{
     SessionId, SessionToken, WriteNumber, Zxid,
     ports::Caller,
-    session::{Op, Open, Outcome, Request, Response},
+    session::{Op, Open, Outcome, Purpose, Request, Response},
     walk::{WalkAsk, WalkId},
 };
 use bytes::Bytes;
@@ -78,7 +78,12 @@ pub fn open_to_wire(open: Open) -> internal::Open {
         .map(|(id, token)| v1::SessionRef { session_id: id.0, token: Bytes::copy_from_slice(&token.0) });
     let (timeout_ms, last_zxid, wait_ms) = (open.timeout_ms, open.last_zxid.0, open.wait_ms);
     let ensemble_id = ensemble_to_wire(open.ensemble);
-    internal::Open { resume, timeout_ms, last_zxid, wait_ms, ensemble_id }
+    let purpose = match open.purpose {
+        Purpose::Session => internal::Purpose::Session,
+        Purpose::SessionOrReads => internal::Purpose::SessionOrReads,
+        Purpose::Watches => internal::Purpose::Watches,
+    };
+    internal::Open { resume, timeout_ms, last_zxid, wait_ms, ensemble_id, purpose: purpose.into() }
 }
 
 /// From the wire.
@@ -86,7 +91,7 @@ pub fn open_to_wire(open: Open) -> internal::Open {
 /// # Errors
 /// If a token is none.
 pub fn open(wire: internal::Open) -> Result<Open, Malformed> {
-    let internal::Open { resume, timeout_ms, last_zxid, wait_ms, ensemble_id } = wire;
+    let internal::Open { resume, timeout_ms, last_zxid, wait_ms, ensemble_id, purpose } = wire;
     let resume = match resume {
         None => None,
         Some(v1::SessionRef { session_id, token }) => {
@@ -96,17 +101,24 @@ pub fn open(wire: internal::Open) -> Result<Open, Malformed> {
         }
     };
     let ensemble = ensemble(&ensemble_id)?;
-    Ok(Open { resume, timeout_ms, last_zxid: Zxid(last_zxid), wait_ms, ensemble })
+    let purpose = match internal::Purpose::try_from(purpose) {
+        Ok(internal::Purpose::Session) => Purpose::Session,
+        Ok(internal::Purpose::SessionOrReads) => Purpose::SessionOrReads,
+        Ok(internal::Purpose::Watches) => Purpose::Watches,
+        Ok(internal::Purpose::Unspecified) | Err(_) => return Err(empty("Open.purpose")),
+    };
+    Ok(Open { resume, timeout_ms, last_zxid: Zxid(last_zxid), wait_ms, ensemble, purpose })
 }
 
 /// For the wire.
 #[must_use]
 pub fn request_to_wire(request: Request) -> internal::EdgeRequest {
-    let Request { xid, number, op, trace } = request;
+    let Request { xid, number, op, trace, timeout_ms } = request;
     let mut wire = v1::Request {
         xid,
         write_number: number.map_or(0, |number| number.0),
         traceparent: trace.map(|context| context.to_string()).unwrap_or_default(),
+        timeout_ms,
         ..v1::Request::default()
     };
     match op {
@@ -148,7 +160,7 @@ pub fn request_to_wire(request: Request) -> internal::EdgeRequest {
 /// # Errors
 /// If it says nothing that this version knows.
 pub fn request(wire: internal::EdgeRequest) -> Result<Request, Malformed> {
-    let v1::Request { xid, write_number, op: wire_op, traceparent: text, .. } =
+    let v1::Request { xid, write_number, op: wire_op, traceparent: text, timeout_ms, .. } =
         wire.request.ok_or_else(|| empty("EdgeRequest"))?;
     let mut op = match (wire.invalid, wire_op) {
         (Some(error), _) => Op::Invalid(error.into()),
@@ -172,7 +184,7 @@ pub fn request(wire: internal::EdgeRequest) -> Result<Request, Malformed> {
         _ => {}
     }
     let number = (write_number != 0).then_some(WriteNumber(write_number));
-    Ok(Request { xid, number, op, trace: traceparent(&text) })
+    Ok(Request { xid, number, op, trace: traceparent(&text), timeout_ms })
 }
 
 /// For the wire.
@@ -228,8 +240,11 @@ mod tests {
         assert!(caller(Some(internal::Caller { identities, ..Default::default() })).is_err());
         for resume in [None, Some((SessionId(5), SessionToken([1; 16])))] {
             let ensemble = resume.map(|_| EnsembleId(6));
-            let sent = Open { resume, timeout_ms: 3, last_zxid: Zxid(4), wait_ms: Some(5), ensemble };
-            assert_eq!(open(reencode(&open_to_wire(sent.clone()))), Ok(sent));
+            for purpose in [Purpose::Session, Purpose::SessionOrReads, Purpose::Watches] {
+                let sent =
+                    Open { resume, timeout_ms: 3, last_zxid: Zxid(4), wait_ms: Some(5), ensemble, purpose };
+                assert_eq!(open(reencode(&open_to_wire(sent.clone()))), Ok(sent));
+            }
         }
         let path = Path::new("/a").unwrap();
         let ops = [
@@ -252,7 +267,7 @@ mod tests {
         ];
         for op in ops {
             let number = matches!(op, Op::Invalid(_)).then_some(WriteNumber(3));
-            let sent = Request { xid: 9, number, op, trace: None };
+            let sent = Request { xid: 9, number, op, trace: None, timeout_ms: 77 };
             assert_eq!(request(reencode(&request_to_wire(sent.clone()))), Ok(sent));
         }
         assert!(request(internal::EdgeRequest::default()).is_err());

@@ -64,7 +64,7 @@ async fn who_am_i(args: &AclWhoAmI) -> Result<(), Failure> {
     .await
 }
 
-fn list(entries: &[Entry], own: &Identities) -> Result<Acl, Failure> {
+pub(crate) fn list(entries: &[Entry], own: &Identities) -> Result<Acl, Failure> {
     let mut all = Vec::new();
     for entry in entries {
         match entry {
@@ -83,7 +83,7 @@ fn list(entries: &[Entry], own: &Identities) -> Result<Acl, Failure> {
     Acl::new(all).or_usage()
 }
 
-fn text(entry: &AclEntry) -> String {
+pub(crate) fn text(entry: &AclEntry) -> String {
     format!("{}:{}:{}", entry.identity.scheme(), entry.identity.id(), letters(entry.permissions))
 }
 

@@ -8,13 +8,17 @@ mod acl;
 mod auth;
 mod bench;
 mod certs;
+mod completion;
 mod connection;
 mod gateway;
+mod multi;
 mod node;
 mod operate;
 mod parse;
 mod quota;
 mod read;
+mod shell;
+mod top;
 mod transfer;
 mod upgrade;
 mod watch;
@@ -23,12 +27,16 @@ mod write;
 pub(crate) use acl::{Acl, AclGet, AclSet, AclWhoAmI, Entry, LETTERS};
 pub(crate) use bench::{Bench, BenchLoad, Operation};
 pub(crate) use certs::{Certs, CertsInit};
-pub(crate) use connection::{Connection, Format, Output};
+pub(crate) use completion::CompletionArgs;
+pub(crate) use connection::{Connection, Format, Nodes, Output};
 pub(crate) use gateway::GatewayArgs;
+pub(crate) use multi::{CreatePart, Line, MultiArgs, Part, PartValue};
 pub(crate) use node::{Config, ConfigShow, Offline, Recover, Serve, Up};
 pub(crate) use operate::{Health, Http, Loglevel, Process, Status};
 pub(crate) use quota::{CountArgs, Quota, QuotaGet, QuotaSet};
 pub(crate) use read::{Get, Ls, StatArgs, SyncArgs, TreeArgs};
+pub(crate) use shell::{ShellArgs, ShellCommand, ShellCreate, ShellLine};
+pub(crate) use top::TopArgs;
 pub(crate) use transfer::{Export, Import};
 pub(crate) use upgrade::{Upgrade, UpgradeFinalize, UpgradeStatus};
 pub(crate) use watch::WatchArgs;
@@ -121,6 +129,7 @@ Examples:
     Get(Get),
     Set(Set),
     Delete(Delete),
+    Multi(MultiArgs),
     Tree(TreeArgs),
     Count(CountArgs),
     #[command(subcommand)]
@@ -131,9 +140,11 @@ Examples:
     #[command(subcommand)]
     Acl(Acl),
     Sync(SyncArgs),
+    Shell(ShellArgs),
     Import(Import),
     Export(Export),
     Status(Status),
+    Top(TopArgs),
     #[command(subcommand)]
     Upgrade(Upgrade),
     Health(Health),
@@ -146,6 +157,7 @@ Examples:
     Bench(Bench),
     #[command(subcommand)]
     Config(Config),
+    Completion(CompletionArgs),
 }
 
 #[cfg(test)]

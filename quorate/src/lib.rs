@@ -6,10 +6,12 @@ mod acl;
 mod args;
 mod bench;
 mod certs;
+mod completion;
 mod config_show;
 mod exit;
 mod gateway;
 mod health;
+mod multi;
 mod observe;
 mod output;
 mod quota;
@@ -18,10 +20,12 @@ mod secure;
 mod serve;
 mod services;
 mod session;
+mod shell;
 mod split;
 mod stale;
 mod status;
 mod threads;
+mod top;
 mod tree;
 mod up;
 mod upgrade;
@@ -84,6 +88,7 @@ async fn dispatch(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> 
         Command::Get(args) => verbs::get(&args).await,
         Command::Set(args) => verbs::set(&args).await,
         Command::Delete(args) => verbs::delete(&args).await,
+        Command::Multi(args) => multi::run(&args).await,
         Command::Stat(args) => verbs::stat(&args).await,
         Command::Ls(args) => verbs::ls(&args).await,
         Command::Watch(args) => watch::run(&args).await,
@@ -92,9 +97,11 @@ async fn dispatch(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> 
         Command::Count(args) => quota::count(&args).await,
         Command::Quota(command) => quota::run(&command).await,
         Command::Sync(args) => verbs::sync(&args).await,
+        Command::Shell(args) => shell::run(&args).await,
         Command::Import(args) => tree::import::run(&args).await,
         Command::Export(args) => tree::export::run(&args).await,
         Command::Status(args) => status::run(&args).await,
+        Command::Top(args) => top::run(&args).await,
         Command::Upgrade(command) => upgrade::run(&command).await,
         Command::Health(args) => health::run(&args).await,
         Command::Certs(command) => certs::run(&command),
@@ -102,5 +109,6 @@ async fn dispatch(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> 
         Command::Recover(command) => recover::run(&command, disk),
         Command::Bench(command) => bench::run(&command).await,
         Command::Config(Config::Show(args)) => config_show::run(&args),
+        Command::Completion(args) => completion::run(&args),
     }
 }

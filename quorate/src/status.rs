@@ -9,10 +9,9 @@ use api::{
     Ensemble, EnsembleId, Member, PeerId, Zxid,
     ports::{Role, Room},
 };
-use client_sdk::{NodeMember, NodeStatus, Tls, node_status};
+use client_sdk::{NodeMember, NodeStatus};
 use quorum_core::CLOCK_BOUND_MS;
 use serde::Serialize;
-use tokio::task::JoinSet;
 
 use crate::{
     args::{Format, Status},
@@ -20,33 +19,12 @@ use crate::{
     output,
 };
 
-pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
-    let mut answers = Answers::default();
-    let endpoints = args.nodes.endpoints.addresses();
-    let secured = endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
-    let tls = args.nodes.tls.read()?.or(secured.then(Tls::new));
-    answers.add(ask_all(&endpoints, args.nodes.timeout, tls.as_ref()).await);
-    if answers.0.is_empty() {
-        return none_answers(args);
-    }
-    let ensembles: BTreeSet<&str> = answers.all().map(|s| s.ensemble.as_str()).collect();
-    if ensembles.len() > 1 {
-        let names: Vec<&str> = ensembles.into_iter().collect();
-        return Err(Failure::usage(format!(
-            "the endpoints belong to different ensembles ({}); name nodes of one",
-            names.join(", ")
-        )));
-    }
-    // Of nodes with differing lists: the members of any of them.
-    let mut members: BTreeMap<u32, NodeMember> = BTreeMap::new();
-    for member in answers.all().flat_map(|status| &status.members) {
-        members.entry(member.id.0).or_insert_with(|| member.clone());
-    }
-    let members: Vec<NodeMember> = members.into_values().collect();
-    let missing: Vec<String> =
-        members.iter().filter(|m| answers.of(m.id).is_empty()).map(|m| m.client_address.clone()).collect();
-    answers.add(ask_all(&missing, args.nodes.timeout, tls.as_ref()).await);
+mod answers;
 
+pub(crate) use answers::Found;
+
+pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
+    let Some(Found { answers, members }) = Found::ask(&args.nodes).await? else { return none_answers(args) };
     let leader = answers.all().find(|s| leads(s)).map(|s| s.zxid);
     let row = |m: &NodeMember| match answers.of(m.id)[..] {
         [] => vec![Row::unreachable(Some(m.id.0), m.client_address.clone())],
@@ -67,62 +45,13 @@ pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
     verdict(&rows, &behind, leader.is_some())
 }
 
-/// What nodes have answered, each with the endpoint at which it did.
-#[derive(Default)]
-struct Answers(Vec<(String, NodeStatus)>);
-
-impl Answers {
-    /// One node that answers at several endpoints is taken in once.
-    fn add(&mut self, asked: BTreeMap<String, Option<NodeStatus>>) {
-        for (endpoint, answer) in asked {
-            if let Some(status) = answer
-                && !self.all().any(|other| is_one_node(other, &status))
-            {
-                self.0.push((endpoint, status));
-            }
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = &NodeStatus> {
-        self.0.iter().map(|(_, status)| status)
-    }
-
-    fn of(&self, id: PeerId) -> Vec<&(String, NodeStatus)> {
-        self.0.iter().filter(|(_, status)| status.id == id).collect()
-    }
-
-    /// Ids that several nodes have, a sentence each.
-    fn doubles(&self) -> Vec<String> {
-        let ids: BTreeSet<PeerId> = self.all().map(|status| status.id).collect();
-        let several = ids.into_iter().map(|id| (id, self.of(id))).filter(|(_, of)| of.len() > 1);
-        let sentence = |(id, of): (PeerId, Vec<&(String, NodeStatus)>)| {
-            let at: Vec<&str> = of.iter().map(|(endpoint, _)| endpoint.as_str()).collect();
-            format!(
-                "several nodes are node {id}: those at {}. Name endpoints of one ensemble; if these are of one, stop the node that \
-                 runs on a copy of the other's data directory. If node {id} was just started again, ask again",
-                at.join(" and ")
-            )
-        };
-        several.map(sentence).collect()
-    }
-}
-
-/// Whether two answers, which came at about the same time, can be those of one process.
-fn is_one_node(one: &NodeStatus, other: &NodeStatus) -> bool {
-    let same = |s: &NodeStatus| (s.id, s.ensemble_id, s.members.clone());
-    same(one) == same(other) && one.uptime.abs_diff(other.uptime) <= ONE_START
-}
-
-/// Answers of one process have uptimes that differ by no more.
-const ONE_START: Duration = Duration::from_secs(10);
-
 /// Whether a node serves clients, from a tree that has everything from before the leader's time.
 pub(crate) fn serves(status: &NodeStatus) -> bool {
     status.serving
 }
 
 /// Whether a node is an established leader: its marker is committed. It may yet have to apply that to its own tree.
-fn leads(status: &NodeStatus) -> bool {
+pub(crate) fn leads(status: &NodeStatus) -> bool {
     status.role == Role::Leading && status.committed.epoch() == status.epoch
 }
 
@@ -180,25 +109,6 @@ fn contradictions(answers: &[&NodeStatus]) -> Vec<String> {
         }
     }
     found
-}
-
-async fn ask_all(
-    endpoints: &[String],
-    timeout: Duration,
-    tls: Option<&Tls>,
-) -> BTreeMap<String, Option<NodeStatus>> {
-    let mut asking = JoinSet::new();
-    for endpoint in endpoints.iter().cloned() {
-        let tls = tls.cloned();
-        asking.spawn(async move {
-            let answer = node_status(&endpoint, timeout, tls.as_ref()).await;
-            if let Err(e) = &answer {
-                tracing::info!(error = %e, "a node did not report its status");
-            }
-            (endpoint, answer.ok())
-        });
-    }
-    asking.join_all().await.into_iter().collect()
 }
 
 /// One line of the table, one object of the array.
@@ -315,7 +225,7 @@ fn plaintext(rows: &[Row]) -> Option<String> {
 
 /// Entries between what a node has applied and the last one of the leader's log; unknown across epochs, because only
 /// the leader knows how long the older one was. Answers come from different moments: a node that seems ahead is level.
-fn lag(leader: Zxid, applied: Zxid) -> Option<u64> {
+pub(crate) fn lag(leader: Zxid, applied: Zxid) -> Option<u64> {
     (leader.epoch() == applied.epoch())
         .then(|| u64::from(leader.counter()).saturating_sub(applied.counter().into()))
 }
@@ -336,14 +246,19 @@ fn none_answers(args: &Status) -> Result<(), Failure> {
     let endpoints = args.nodes.endpoints.addresses();
     let rows: Vec<Row> = endpoints.iter().map(|e| Row::unreachable(None, e.clone())).collect();
     print(&rows, args.output.output)?;
-    Err(Failure::new(
+    Err(unavailable(&endpoints))
+}
+
+/// The failure of a command that no node answers.
+pub(crate) fn unavailable(endpoints: &[String]) -> Failure {
+    Failure::new(
         Exit::Unavailable,
         format!(
             "no node answers at {}; is the ensemble running (`quorate up` starts one here), are these its client \
              addresses, and do they need TLS (--tls-ca)? QUORATE_LOG=info says more",
             endpoints.join(", ")
         ),
-    ))
+    )
 }
 
 /// Whether all is well; `behind` are the nodes that answer but do not serve clients yet.
@@ -397,8 +312,9 @@ fn wrong_clock(offset_ms: i64, id: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use api::Epoch;
+    use client_sdk::Load;
 
-    use super::*;
+    use super::{answers::Answers, *};
 
     #[test]
     fn lag_counts_entries_within_an_epoch() {
@@ -472,6 +388,9 @@ mod tests {
             peers: Vec::new(),
             clock_offset_ms: Some(3),
             plaintext_ports: Vec::new(),
+            watches: 0,
+            connections: 0,
+            load: Load::default(),
         }
     }
 

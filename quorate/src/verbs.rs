@@ -208,21 +208,29 @@ pub(crate) async fn ls(args: &Ls) -> Result<(), Failure> {
 pub(crate) async fn tree(args: &TreeArgs) -> Result<(), Failure> {
     let path = parse(&args.path)?;
     let level = args.freshness.read_level();
-    session::with(&args.connection, async |client| {
-        let mut walked = client.walk(path.as_str()).max_depth(args.depth).level(level).await?;
-        let depth = |path: &Path| std::iter::successors(path.parent(), Path::parent).count();
-        while let Some(znode) = walked.next().await? {
-            let (below, name) = match depth(&znode.path) - depth(&path) {
-                0 => (0, path.as_str()),
-                below => (below, znode.path.name()),
-            };
-            output::print(&format!("{:indent$}{name}", "", indent = 2 * below))?;
-        }
-        note_hidden(&walked);
-        Ok(())
-    })
-    .await
-    .map_err(stale::remedy)
+    session::with(&args.connection, async |client| draw(client, &path, args.depth, level).await)
+        .await
+        .map_err(stale::remedy)
+}
+
+/// Prints a subtree, indented.
+pub(crate) async fn draw(
+    client: &Client,
+    path: &Path,
+    max_depth: u32,
+    level: ReadLevel,
+) -> Result<(), Failure> {
+    let mut walked = client.walk(path.as_str()).max_depth(max_depth).level(level).await?;
+    let depth = |path: &Path| std::iter::successors(path.parent(), Path::parent).count();
+    while let Some(znode) = walked.next().await? {
+        let (below, name) = match depth(&znode.path) - depth(path) {
+            0 => (0, path.as_str()),
+            below => (below, znode.path.name()),
+        };
+        output::print(&format!("{:indent$}{name}", "", indent = 2 * below))?;
+    }
+    note_hidden(&walked);
+    Ok(())
 }
 
 /// Prints a note if a walk omits subtrees.
@@ -280,7 +288,11 @@ async fn hold(path: &Path, mut events: broadcast::Receiver<SessionEvent>) -> Res
     }
 }
 
-fn print_list(found: &[(String, Option<Stat>)], long: bool, format: Format) -> Result<(), Failure> {
+pub(crate) fn print_list(
+    found: &[(String, Option<Stat>)],
+    long: bool,
+    format: Format,
+) -> Result<(), Failure> {
     match format {
         Format::Json if long => {
             let object = |(name, stat): &(String, Option<Stat>)| json!({"name": name, "stat": stat.as_ref().map(output::stat_json)});

@@ -53,6 +53,31 @@ fn help_documents_the_exit_codes_and_every_command() {
 }
 
 #[test]
+fn completion_scripts_know_the_commands_and_are_read_by_their_shells() {
+    for (shell, words) in [
+        ("bash", &["complete -F _quorate", "multi", "--czxid"][..]),
+        ("zsh", &["#compdef quorate", "multi", "--czxid"]),
+        ("fish", &["complete -c quorate", "multi", "-l czxid"]),
+    ] {
+        let script = quorate(&["completion", shell]);
+        assert!(script.status.success(), "{shell}: {}", text(&script.stderr));
+        let script = text(&script.stdout);
+        for word in words {
+            assert!(script.contains(word), "{shell}: no {word}");
+        }
+        // Reads it without running it. Not every machine has every shell.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("script");
+        std::fs::write(&path, &script).unwrap();
+        match Command::new(shell).arg("-n").arg(&path).output() {
+            Ok(read) => assert!(read.status.success(), "{shell}: {}", text(&read.stderr)),
+            Err(e) => eprintln!("{shell} does not read its script here: {e}"),
+        }
+    }
+    assert_eq!(quorate(&["completion", "tcsh"]).status.code(), Some(2));
+}
+
+#[test]
 fn wrong_paths_and_arguments_end_with_2_before_anything_is_dialled() {
     for (args, expected) in [
         (&["get", "relative"][..], "does not start with /"),
@@ -61,6 +86,8 @@ fn wrong_paths_and_arguments_end_with_2_before_anything_is_dialled() {
         (&["get", "/a", "--endpoints", "nowhere"], "expected host:port"),
         (&["import", "/nonexistent", "/a"], "is not a directory"),
         (&["up", "--nodes", "6"], "--base-port"),
+        (&["multi"], "standard input has no operation"),
+        (&["shell", "/a\u{1}"], "\\u{1}"),
     ] {
         let refused = quorate(args);
         assert_eq!(refused.status.code(), Some(2), "{args:?}: {}", text(&refused.stderr));

@@ -68,6 +68,7 @@ impl Double {
             last_zxid: Zxid::ZERO,
             wait_ms: None,
             ensemble: None,
+            purpose: Default::default(),
         };
         let drawn = Drawn { token, stream };
         self.under_way = Some(UnderWay { link, open, drawn, identities, number, lacks });
@@ -97,7 +98,8 @@ impl Double {
                         cx.ghost.taken_over(opened.session, lacks);
                     }
                     let op = Op::Invalid(OpError::BadArguments(ASKED.into()));
-                    let requests = vec![Request { xid: 1, number: Some(number), op, trace: None }];
+                    let requests =
+                        vec![Request { xid: 1, number: Some(number), op, trace: None, timeout_ms: 0 }];
                     cx.send(link, me, Packet::Requests { acked: WriteNumber(0), requests });
                 }
                 Item::Response(Response { result, .. }) => {

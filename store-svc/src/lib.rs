@@ -29,7 +29,8 @@ pub mod testing;
 mod trace;
 
 pub use grpc::{
-    Answers, ClusterService, CoordinationService, NodeService, PortService, PortSessions, Sessions,
+    Answers, ClusterService, CoordinationService, NodeService, PortService, PortSessions, Sessions, Watches,
+    Watching,
 };
 pub use handle::{Handle, LocalItems, LocalRequests};
 pub use service::{Bounds, Config, OpenError, StopReason, StoreService};

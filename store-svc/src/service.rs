@@ -25,7 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     driver::{Aside, Driver, FromClient},
-    grpc::{ClusterService, CoordinationService, NodeService, PortService, PortSessions, Sessions},
+    grpc::{ClusterService, CoordinationService, NodeService, PortService, PortSessions, Sessions, Watches},
     handle::Handle,
     hash_seed,
     table::{self, Checkpointer, Opened, TableError},
@@ -269,13 +269,15 @@ impl<Q: Quorum> StoreService<Q> {
 
     /// The API for applications, for the client port.
     #[must_use]
-    pub fn coordination(&self) -> With<CoordinationServer<CoordinationService<Handle>>, Sessions<Handle>> {
+    pub fn coordination(
+        &self,
+    ) -> With<With<CoordinationServer<CoordinationService<Handle>>, Sessions<Handle>>, Watches<Handle>> {
         let (prover, tasks) = (self.config.prover.clone(), self.tasks.clone());
         let service = CoordinationService::new(self.handle.clone(), self.config.me, prover, tasks);
         let calls = CoordinationServer::new(service.clone())
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX);
-        With::new(calls, Sessions(service))
+        With::new(With::new(calls, Sessions(service.clone())), Watches(service))
     }
 
     /// The port of the store, for edges in other processes. Serve it where only those can reach it.

@@ -79,6 +79,14 @@ impl Counter {
     }
 }
 
+impl Counter {
+    /// The number.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
 impl One for Counter {
     const KIND: Kind = Kind::Counter;
 
@@ -109,6 +117,12 @@ impl Gauge {
     /// One more.
     pub fn inc(&self) {
         self.0.fetch_add(1, Relaxed);
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
     }
 
     /// One less; to be paired with [`Gauge::inc`].
@@ -232,6 +246,12 @@ impl Histogram {
     /// One value of a histogram of numbers.
     pub fn record_number(&self, number: u64) {
         self.add(number, 1);
+    }
+
+    /// The ranges of a histogram of times with how many values fell into them so far: the upper end of each, `None` for the last.
+    pub fn ranges(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
+        let ends = self.bounds.iter().map(|&bound| Some(Duration::from_nanos(bound))).chain([None]);
+        ends.zip(self.counts.iter().map(|count| count.load(Relaxed)))
     }
 
     /// Links one of the recorded values, or nearly that value, to this span, so that a reader of a bucket
@@ -424,6 +444,8 @@ mod tests {
         let d = distribution(&histogram);
         assert_eq!((d.counts[0], d.counts[1], d.counts[16]), (1, 3, 1));
         assert_eq!(d.counts.iter().sum::<u64>(), 5);
+        let ranges: Vec<_> = histogram.ranges().collect();
+        assert_eq!((ranges[0], ranges[16]), ((Some(Duration::from_micros(100)), 1), (None, 1)));
         assert!((d.sum - (0.000_1 + 0.000_303 + 11.0)).abs() < 1e-9);
     }
 

@@ -23,6 +23,7 @@ mod scenarios;
 #[path = "../skipped.rs"]
 mod skipped;
 mod split;
+mod terminal;
 mod tls;
 mod traces;
 mod trees;

@@ -259,7 +259,7 @@ class Others:
 
     def session(self):
         from rawgrpc import Session, SET, about, f_bytes
-        session, count = Session(self.node.ports.client, timeout_ms=6000, tls=self.tls), 0
+        session, count = Session(self.node.ports.client, timeout_ms=6000, tls=self.tls, source="127.0.0.1"), 0
         while not self.over.is_set():
             count += 1
             at = time.time()
@@ -274,7 +274,7 @@ class Others:
         from rawgrpc import Conn, about
         while not self.over.wait(0.5):
             at = time.time()
-            conn = Conn(self.node.ports.client, tls=self.tls)
+            conn = Conn(self.node.ports.client, tls=self.tls, source="127.0.0.1")
             try: conn.call("Exists", about("/"), 30)
             finally: conn.close()
             self.fresh.append(time.time() - at)

@@ -67,8 +67,9 @@ def method(name): return name if name.startswith("/") else "/quorate.v1.Coordina
 
 class Conn:
     """window: what the node may send on each stream, ever if not `give_back`. keep: store what it sends. read: whether to read from the
-    socket at all. buffer: of the socket, for what the kernel takes. source: the address to come from. tls: a context."""
-    def __init__(self, port, window=65535, give_back=True, keep=True, read=True, buffer=None, source=None, tls=None):
+    socket at all. buffer: of the socket, for what the kernel takes. source: the address to come from; that
+    of others is 127.0.0.1. tls: a context."""
+    def __init__(self, port, window=65535, give_back=True, keep=True, read=True, buffer=None, source="127.0.0.2", tls=None):
         self.s = socket.socket()
         self.s.settimeout(20)
         if buffer: self.s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)

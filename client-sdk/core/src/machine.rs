@@ -4,7 +4,7 @@ use api::{
     EnsembleId, ErrorCode, Fate, OpError, PeerId, ReadLevel, SessionId, SessionToken, Ticket, Time, Trace,
     WriteNumber, Zxid,
     mutants::{Mutant, is_on},
-    session::{Item, Notice, Op, Open as OpenSession, Opened, Outcome, Response},
+    session::{Item, Notice, Op, Open as OpenSession, Opened, Outcome, Purpose, Response},
 };
 
 use crate::{
@@ -457,6 +457,7 @@ impl Machine {
             last_zxid: self.last_zxid,
             wait_ms: None,
             ensemble: self.ensemble,
+            purpose: Purpose::Session,
         };
         self.outputs.push_back(Output::Connect { connection, endpoint, open });
     }

@@ -97,6 +97,7 @@ impl World {
             limits: Default::default(),
             identities: Default::default(),
             ensemble: None,
+            read_only: false,
         })
     }
 
@@ -414,6 +415,9 @@ pub(super) fn node_status(id: PeerId) -> NodeStatus {
         peers: Vec::new(),
         clock_offset_ms: None,
         plaintext_ports: Vec::new(),
+        watches: 0,
+        connections: 0,
+        load: Default::default(),
     }
 }
 

@@ -50,7 +50,7 @@ impl Calls {
         let method = Method::of(request.uri().path());
         let path = request.uri().path().trim_start_matches('/').to_owned();
         let mut call = Call { method: path, began: Instant::now(), code: Code::Cancelled };
-        let entered = match self.traffic.share().is_full() {
+        let entered = match self.traffic.is_full() {
             true => Err(OpError::Overloaded(UNREAD.into())),
             false => self.places.enter(self.peer.ip(), method),
         };
@@ -112,7 +112,7 @@ pub(crate) fn certificate(caller: &Caller) -> Option<Fingerprint> {
     caller.fingerprint().cloned().map(Fingerprint)
 }
 
-const UNREAD: &str = "too many answers of this connection, or of others from its address, are not read; read them, then repeat the call";
+const UNREAD: &str = "too many answers of this connection are not read; read them, then repeat the call";
 
 /// The client's deadline in the header `grpc-timeout`.
 fn time_limit(headers: &HeaderMap) -> Option<Duration> {

@@ -14,11 +14,12 @@ impl Method {
         let reflection = REFLECTION.contains(&path);
         Method {
             streamed: reflection || proto::STREAMED.contains(&path),
-            watching: reflection || path == HEALTH_WATCH,
+            watching: reflection || path == HEALTH_WATCH || path == WATCH,
         }
     }
 }
 
+const WATCH: &str = "/quorate.v1.Coordination/Watch";
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 const REFLECTION: [&str; 2] = [
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",

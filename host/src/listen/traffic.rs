@@ -29,6 +29,9 @@ use super::{Users, gate::Untaken, places::Place};
 /// The bytes of one connection's calls that are under way.
 pub(super) struct Traffic {
     share: Share,
+    /// The answers on their way. They need no room: what they are made of has been admitted. So unread answers of one client do not keep
+    /// requests of others waiting.
+    sent: Share,
     /// Largest message that is taken.
     message_max: usize,
     users: Users,
@@ -71,14 +74,21 @@ pub(super) struct CallGuard {
 }
 
 impl Traffic {
-    pub(super) fn new(share: Share, message_max: usize, users: Users, place: &Arc<Place>) -> Arc<Traffic> {
+    pub(super) fn new(
+        share: Share,
+        sent: Share,
+        message_max: usize,
+        users: Users,
+        place: &Arc<Place>,
+    ) -> Arc<Traffic> {
         let (spoke, known, place) = (AtomicBool::new(false), AtomicBool::new(false), Arc::downgrade(place));
         let (origin, inner, untaken) = (Instant::now(), Mutex::default(), Arc::default());
-        Arc::new(Traffic { share, message_max, users, origin, place, spoke, known, inner, untaken })
+        Arc::new(Traffic { share, sent, message_max, users, origin, place, spoke, known, inner, untaken })
     }
 
-    pub(super) fn share(&self) -> &Share {
-        &self.share
+    /// Whether the client has to read answers before it may make another call.
+    pub(super) fn is_full(&self) -> bool {
+        self.sent.is_full()
     }
 
     /// What h2 has and no reader has taken.
@@ -449,7 +459,7 @@ impl Piece {
         if call.unsent.fetch_add(bytes.len(), SeqCst) == 0 {
             call.taken_due.store(traffic.now() + millis(TAKE_WITHIN), SeqCst);
         }
-        let charge = traffic.share.take_anyway(bytes.len());
+        let charge = traffic.sent.take_anyway(bytes.len());
         Piece { bytes, call: call.clone(), traffic: traffic.clone(), charge }
     }
 

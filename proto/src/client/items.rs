@@ -24,10 +24,7 @@ pub fn item_to_wire(item: Item) -> Option<v1::Item> {
     let item = match item {
         Item::Opened(opened) => Wire::Opened(opened_to_wire(&opened)),
         Item::Response(response) => Wire::Response(response_to_wire(response)),
-        Item::Notice(Notice::Leader { lost }) => {
-            let leader = v1::LeaderNotice { lost, ..v1::LeaderNotice::default() };
-            Wire::Notice(v1::Notice { notice: Some(v1::notice::Notice::Leader(leader)) })
-        }
+        Item::Notice(notice) => Wire::Notice(notice_to_wire(notice)),
         Item::Events(group) => Wire::Events(watch::group_to_wire(group)),
         Item::State(state) => Wire::State(watch::state_to_wire(state)),
         Item::Ended(ended) => Wire::Ended(watch::ended_to_wire(ended)),
@@ -37,10 +34,18 @@ pub fn item_to_wire(item: Item) -> Option<v1::Item> {
     Some(v1::Item { item: Some(item) })
 }
 
+pub(super) fn notice_to_wire(notice: Notice) -> v1::Notice {
+    let Notice::Leader { lost } = notice;
+    let leader = v1::LeaderNotice { lost, ..v1::LeaderNotice::default() };
+    v1::Notice { notice: Some(v1::notice::Notice::Leader(leader)) }
+}
+
 fn opened_to_wire(opened: &Opened) -> v1::SessionOpened {
     let token = Bytes::copy_from_slice(&opened.token.0);
+    let session = (!opened.read_only).then(|| v1::SessionRef { session_id: opened.session.0, token });
     v1::SessionOpened {
-        session: Some(v1::SessionRef { session_id: opened.session.0, token }),
+        session,
+        read_only: opened.read_only,
         timeout_ms: opened.timeout_ms,
         node_id: opened.node.0,
         leaderless: opened.leaderless,
@@ -347,12 +352,17 @@ fn item(wire: v1::Item) -> Result<Option<Item>, Malformed> {
 
 fn opened_off_wire(o: v1::SessionOpened) -> Result<Opened, Malformed> {
     let malformed = |what: &str| Malformed(format!("SessionOpened.{what}"));
-    let session = o.session.filter(|s| s.session_id != 0).ok_or_else(|| malformed("session is missing"))?;
-    let token = <[u8; 16]>::try_from(&session.token[..])
-        .map_err(|_| malformed("session.token does not have 16 bytes"))?;
+    let (session_id, token) = match o.session.filter(|s| s.session_id != 0) {
+        Some(session) => {
+            let token = <[u8; 16]>::try_from(&session.token[..]);
+            (session.session_id, token.map_err(|_| malformed("session.token does not have 16 bytes"))?)
+        }
+        None if o.read_only => (0, [0; 16]),
+        None => return Err(malformed("session is missing")),
+    };
     let limits = o.limits.unwrap_or_default();
     Ok(Opened {
-        session: SessionId(session.session_id),
+        session: SessionId(session_id),
         token: SessionToken(token),
         timeout_ms: o.timeout_ms,
         node: PeerId(o.node_id),
@@ -369,6 +379,7 @@ fn opened_off_wire(o: v1::SessionOpened) -> Result<Opened, Malformed> {
         },
         identities: identities_off_wire(o.identities)?,
         ensemble: ensemble(&o.ensemble_id)?,
+        read_only: o.read_only,
     })
 }
 

@@ -55,6 +55,60 @@ pub struct NodeStatus {
     pub clock_offset_ms: Option<i64>,
     /// Its ports that accept plaintext from other machines, such as "client".
     pub plaintext_ports: Vec<String>,
+    /// Of its clients.
+    pub watches: u64,
+    /// Session streams and calls that are under way.
+    pub connections: u32,
+    /// What it has answered since it started.
+    pub load: Load,
+}
+
+/// The requests of clients that a node has answered since it started.
+#[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
+pub struct Load {
+    /// With an error.
+    pub errors: u64,
+    /// How long reads, walks and syncs took.
+    pub reads: Vec<LoadRange>,
+    /// How long writes took.
+    pub writes: Vec<LoadRange>,
+}
+
+/// How many requests took as long as this, and longer than the range before.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct LoadRange {
+    /// `None`: any longer time.
+    pub up_to: Option<Duration>,
+    /// How many.
+    pub requests: u64,
+}
+
+impl From<LoadRange> for v1::LoadRange {
+    fn from(range: LoadRange) -> v1::LoadRange {
+        let us = |up_to: Duration| u64::try_from(up_to.as_micros()).unwrap_or(u64::MAX);
+        v1::LoadRange { up_to_us: range.up_to.map_or(0, us), requests: range.requests }
+    }
+}
+
+impl From<v1::LoadRange> for LoadRange {
+    fn from(range: v1::LoadRange) -> LoadRange {
+        let up_to = (range.up_to_us != 0).then(|| Duration::from_micros(range.up_to_us));
+        LoadRange { up_to, requests: range.requests }
+    }
+}
+
+impl From<Load> for v1::Load {
+    fn from(load: Load) -> v1::Load {
+        let ranges = |all: Vec<LoadRange>| all.into_iter().map(Into::into).collect();
+        v1::Load { errors: load.errors, reads: ranges(load.reads), writes: ranges(load.writes) }
+    }
+}
+
+impl From<v1::Load> for Load {
+    fn from(load: v1::Load) -> Load {
+        let ranges = |all: Vec<v1::LoadRange>| all.into_iter().map(Into::into).collect();
+        Load { errors: load.errors, reads: ranges(load.reads), writes: ranges(load.writes) }
+    }
 }
 
 /// A member of an ensemble, as a client needs to know it.
@@ -124,6 +178,9 @@ impl From<NodeStatus> for v1::StatusResponse {
             peers: s.peers.into_iter().map(peer).collect(),
             clock_offset_ms: s.clock_offset_ms,
             plaintext_ports: s.plaintext_ports,
+            watches: s.watches,
+            connections: s.connections,
+            load: Some(s.load.into()),
         }
     }
 }
@@ -181,6 +238,9 @@ impl From<v1::StatusResponse> for NodeStatus {
             peers: s.peers.into_iter().map(peer).collect(),
             clock_offset_ms: s.clock_offset_ms,
             plaintext_ports: s.plaintext_ports,
+            watches: s.watches,
+            connections: s.connections,
+            load: s.load.unwrap_or_default().into(),
         }
     }
 }

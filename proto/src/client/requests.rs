@@ -5,7 +5,7 @@ use api::{
     Page, Path, Permissions, Quota, Read, ReadLevel, SessionId, SessionToken, Trace, Usage, Write,
     WriteNumber, Zxid,
     quota::Bounds,
-    session::{Op, Open, Request},
+    session::{Op, Open, Purpose, Request},
 };
 use bytes::Bytes;
 
@@ -23,11 +23,10 @@ pub fn request(wire: v1::Request) -> Request {
     let v1::Request { xid, write_number, op: wire_op, traceparent: text, timeout_ms, min_level } = wire;
     let number = (write_number != 0).then_some(WriteNumber(write_number));
     let op = level(min_level)
-        .and_then(|()| supported(timeout_ms == 0, "Request.timeout_ms"))
         .and_then(|()| op(wire_op.ok_or_else(|| unknown("Request.op"))?))
         .and_then(|op| numbered(op, number))
         .unwrap_or_else(Op::Invalid);
-    Request { xid, number, op, trace: traceparent(&text) }
+    Request { xid, number, op, trace: traceparent(&text), timeout_ms }
 }
 
 /// Whether the present feature level is enough for a request that needs this one.
@@ -397,7 +396,6 @@ impl TryFrom<v1::OpenSession> for OpenSession {
                 Some((SessionId(session_id), SessionToken(token)))
             }
         };
-        supported(!allow_read_only, "OpenSession.allow_read_only")?;
         let ensemble = ensemble(&ensemble_id).map_err(|_| {
             bad("OpenSession.ensemble_id does not have 16 bytes; send what SessionOpened.ensemble_id had")
         })?;
@@ -405,7 +403,8 @@ impl TryFrom<v1::OpenSession> for OpenSession {
             return Err(bad("OpenSession.client_name has more than 128 bytes; choose a shorter one"));
         }
         let timeout_ms = if timeout_ms == 0 { TIMEOUT_MS } else { timeout_ms };
-        let open = Open { resume, timeout_ms, last_zxid: Zxid(last_zxid), wait_ms, ensemble };
+        let purpose = if allow_read_only { Purpose::SessionOrReads } else { Purpose::Session };
+        let open = Open { resume, timeout_ms, last_zxid: Zxid(last_zxid), wait_ms, ensemble, purpose };
         Ok(OpenSession { open, credentials, client_name })
     }
 }
@@ -425,7 +424,7 @@ pub fn request_to_wire(r: Request) -> Option<v1::Request> {
         write_number: r.number.map_or(0, |number| number.0),
         op: Some(op_to_wire(r.op)?),
         traceparent: r.trace.map(|context| context.to_string()).unwrap_or_default(),
-        timeout_ms: 0,
+        timeout_ms: r.timeout_ms,
         min_level: 0,
     })
 }
@@ -606,6 +605,7 @@ impl From<Open> for v1::OpenSession {
             last_zxid: open.last_zxid.0,
             wait_ms: open.wait_ms,
             ensemble_id: ensemble_to_wire(open.ensemble),
+            allow_read_only: open.purpose == Purpose::SessionOrReads,
             ..v1::OpenSession::default()
         }
     }

@@ -186,7 +186,7 @@ fn requests_survive_the_wire() {
         .chain([Op::Sync, Op::WhoAmI, Op::Ping, Op::Close]);
     for op in ops {
         let number = matches!(op, Op::Write(_)).then_some(WriteNumber(7));
-        let sent = Request { xid: 42, number, op, trace: traceparent(TRACEPARENT) };
+        let sent = Request { xid: 42, number, op, trace: traceparent(TRACEPARENT), timeout_ms: 9 };
         assert_eq!(request(reencode(&request_to_wire(sent.clone()).unwrap())), sent);
     }
     assert_eq!(op_to_wire(Op::Invalid(OpError::DiskFull)), None, "of servers alone");
@@ -351,13 +351,18 @@ fn sessions_open_over_the_wire() {
     for resume in [None, Some((SessionId(5), token))] {
         for wait_ms in [None, Some(0), Some(7)] {
             let ensemble = wait_ms.map(|_| EnsembleId(8));
-            let open = Open { resume, timeout_ms: 4_000, last_zxid: Zxid(77), wait_ms, ensemble };
+            let purpose = if wait_ms.is_some() {
+                api::session::Purpose::SessionOrReads
+            } else {
+                api::session::Purpose::Session
+            };
+            let open = Open { resume, timeout_ms: 4_000, last_zxid: Zxid(77), wait_ms, ensemble, purpose };
             let wire = v1::OpenSession { client_name: "a".into(), ..open.clone().into() };
             let back = OpenSession::try_from(reencode(&wire)).unwrap();
             assert_eq!((back.open, back.client_name), (open, "a".to_owned()));
         }
     }
-    let opened = Item::Opened(Opened {
+    let session = Opened {
         session: SessionId(5),
         token,
         timeout_ms: 4000,
@@ -370,8 +375,13 @@ fn sessions_open_over_the_wire() {
         limits: Limits { requests: 1, data_bytes: 2, multi_parts: 3, watches: 4 },
         identities: Identities::new([Identity::new(Scheme::Ip, "1.2.3.4").unwrap()]).unwrap(),
         ensemble: Some(EnsembleId(8)),
-    });
-    assert_eq!(over_the_wire(opened.clone()), [opened]);
+        read_only: false,
+    };
+    let local =
+        Opened { session: SessionId(0), token: SessionToken([0; 16]), read_only: true, ..session.clone() };
+    for opened in [session, local].map(Item::Opened) {
+        assert_eq!(over_the_wire(opened.clone()), [opened]);
+    }
 
     let open = |wire: v1::OpenSession| OpenSession::try_from(wire);
     let resume = |session_id, token| v1::OpenSession {
@@ -415,9 +425,7 @@ fn options_that_are_not_there_yet_are_unsupported() {
     let ping = v1::Request { op: Some(Wire::Ping(v1::PingRequest {})), ..Default::default() };
     assert_eq!(request(v1::Request { min_level: LEVEL, ..ping.clone() }).op, Op::Ping);
     assert!(unsupported(request(v1::Request { min_level: LEVEL + 1, ..ping.clone() }).op));
-    assert!(unsupported(request(v1::Request { timeout_ms: 1, ..ping }).op));
-    let read_only = v1::OpenSession { allow_read_only: true, ..Default::default() };
-    assert_eq!(OpenSession::try_from(read_only).err().map(|e| e.code()), Some(ErrorCode::Unsupported));
+    assert_eq!(request(v1::Request { timeout_ms: 7, ..ping }).timeout_ms, 7);
     let short = v1::OpenSession { ensemble_id: Bytes::from_static(&[7; 15]), ..Default::default() };
     assert_eq!(OpenSession::try_from(short).err().map(|e| e.code()), Some(ErrorCode::BadArguments));
 }
@@ -667,6 +675,16 @@ fn a_node_status_survives_the_wire() {
             disk: api::ports::Room::Low,
             clock_offset_ms: leader.map(|_| -7),
             plaintext_ports: vec!["client".to_owned()],
+            watches: 8,
+            connections: 9,
+            load: Load {
+                errors: 10,
+                reads: vec![
+                    LoadRange { up_to: Some(Duration::from_micros(250)), requests: 11 },
+                    LoadRange { up_to: None, requests: 12 },
+                ],
+                writes: Vec::new(),
+            },
         };
         assert_eq!(NodeStatus::from(reencode(&v1::StatusResponse::from(status.clone()))), status);
     }

@@ -1,17 +1,20 @@
 //! Watches: requests, and events.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use api::{
-    OpError, Path, Stat, Zxid,
-    session::{Item, Op},
+    OpError, Path, Read, ReadLevel, Stat, Zxid,
+    session::{Item, Op, Outcome, Request, Response},
     watch::{
         AddWatches, Change, ChangeKind, ChangeKinds, StateRule, WatchEnded, WatchEvent, WatchGroup,
         WatchMark, WatchRefused, WatchScope, WatchSpec, WatchState, WatchedZnode,
     },
 };
 
-use super::requests::unknown;
+use super::{
+    items::notice_to_wire,
+    requests::{read_level, unknown},
+};
 use crate::{Malformed, v1};
 
 // ---- requests ----
@@ -86,6 +89,70 @@ fn spec_to_wire(spec: WatchSpec) -> v1::WatchSpec {
         from_zxid: from.map(|zxid| zxid.0),
         state: state.into(),
     }
+}
+
+/// A call `Watch` as requests of a stream: a read that waits until the state is as fresh as the call asks for, and then the watches.
+#[derive(Clone, PartialEq, Debug)]
+pub struct WatchCall {
+    /// In this order.
+    pub requests: Vec<Request>,
+    /// The ids of all watches, and whether each ends with its first group.
+    pub ids: BTreeMap<u32, bool>,
+}
+
+impl WatchCall {
+    /// The xid of the request that adds the watches.
+    pub const XID: u64 = 2;
+
+    /// Off the wire. What is wrong with one watch is its own refusal.
+    ///
+    /// # Errors
+    /// No watch, two with one id, or a level of reading that is not known.
+    pub fn new(wire: v1::WatchRequest) -> Result<WatchCall, OpError> {
+        let v1::WatchRequest { watches, read } = wire;
+        let mut ids = BTreeMap::new();
+        for spec in &watches {
+            if ids.insert(spec.id, spec.once).is_some() {
+                let why = format!("two watches have the id {}; give each one its own", spec.id);
+                return Err(OpError::BadArguments(why));
+            }
+        }
+        if ids.is_empty() {
+            return Err(OpError::BadArguments(
+                "WatchRequest.watches is empty; name what to watch".to_owned(),
+            ));
+        }
+        let first = match read_level(read)? {
+            ReadLevel::Stale | ReadLevel::Local => None,
+            ReadLevel::Linearizable => Some(Op::Sync),
+            level @ ReadLevel::AtLeast(_) => Some(Op::Read(Read::Exists { path: Path::root() }, level)),
+        };
+        let add = add(v1::AddWatchesRequest { watches, from_zxid: None });
+        let request = |xid, op| Request { xid, number: None, op, trace: None, timeout_ms: 0 };
+        let first = first.map(|op| request(1, op));
+        Ok(WatchCall { requests: first.into_iter().chain([request(WatchCall::XID, add)]).collect(), ids })
+    }
+}
+
+/// An item for a call `Watch`; `None` for those that it does not have.
+///
+/// # Errors
+/// The one that ends the call.
+pub fn watch_item_to_wire(item: Item) -> Result<Option<v1::WatchItem>, OpError> {
+    use v1::watch_item::Item as Wire;
+    let item = match item {
+        Item::Response(Response { result: Err(error), .. }) => return Err(error),
+        Item::Response(Response { zxid, result: Ok(Outcome::Watching(refused)), .. }) => {
+            Wire::Started(v1::AddWatchesResponse { zxid: zxid.0, refused: refused_to_wire(refused) })
+        }
+        Item::Events(group) => Wire::Events(group_to_wire(group)),
+        Item::State(state) => Wire::State(state_to_wire(state)),
+        Item::Ended(ended) => Wire::Ended(ended_to_wire(ended)),
+        Item::Mark(mark) => Wire::Mark(mark_to_wire(mark)),
+        Item::Notice(notice) => Wire::Notice(notice_to_wire(notice)),
+        Item::Opened(_) | Item::Response(_) | Item::Confirmed { .. } => return Ok(None),
+    };
+    Ok(Some(v1::WatchItem { item: Some(item) }))
 }
 
 // ---- answers ----

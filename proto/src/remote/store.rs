@@ -86,7 +86,7 @@ impl Coordination for RemoteCoordination {
     async fn call(&self, caller: Caller, op: Op, trace: Trace) -> Result<(Response, Held), OpError> {
         let op = op.sessionless()?;
         let write = matches!(op, Op::Write(_));
-        let request = request_to_wire(Request { xid: 0, number: None, op, trace });
+        let request = request_to_wire(Request { xid: 0, number: None, op, trace, timeout_ms: 0 });
         let call = internal::EdgeCall {
             hello: Some(self.hello.clone()),
             caller: Some(caller_to_wire(&caller)),

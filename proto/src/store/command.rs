@@ -204,6 +204,7 @@ impl From<OpError> for wire::Fault {
         let kind = match error {
             OpError::TooLarge { size, limit } => Kind::TooLarge(wire::TooLarge { size, limit }),
             OpError::DiskFull => Kind::DiskFull(wire::DiskFull {}),
+            OpError::TimedOut(ms) => Kind::TimedOutMs(ms),
             OpError::Multi { index, cause } => {
                 Kind::Part(Box::new(wire::FaultyPart { index, fault: Some(Box::new((*cause).into())) }))
             }
@@ -224,6 +225,7 @@ impl TryFrom<wire::Fault> for OpError {
         Ok(match fault.kind.ok_or_else(unknown)? {
             Kind::TooLarge(wire::TooLarge { size, limit }) => OpError::TooLarge { size, limit },
             Kind::DiskFull(wire::DiskFull {}) => OpError::DiskFull,
+            Kind::TimedOutMs(ms) => OpError::TimedOut(ms),
             Kind::Part(part) => {
                 let cause = OpError::try_from(*part.fault.ok_or_else(unknown)?)?;
                 OpError::Multi { index: part.index, cause: Box::new(cause) }

@@ -87,6 +87,7 @@ fn commands() -> Vec<Command> {
         CommandBody::Refuse { error: OpError::TooLarge { size: 9, limit: 8 }, request: RequestHash(0) },
         CommandBody::Refuse { error: OpError::DiskFull, request: RequestHash(0) },
         CommandBody::Refuse { error: OpError::Unsupported("no".into()), request: RequestHash(0) },
+        CommandBody::Refuse { error: OpError::TimedOut(250), request: RequestHash(0) },
         CommandBody::OpenSession { token_hash: TokenHash([3; 32]), timeout_ms: 4000, sessions_max: 5 },
         CommandBody::ResumeSession { session: SessionId(77), stream: StreamId(u64::MAX) },
         CommandBody::CloseSession { session: SessionId(77), expired: Some(Epoch(3)) },

@@ -83,6 +83,7 @@ fn main() {
         last_zxid: Zxid::ZERO,
         wait_ms: None,
         ensemble: None,
+        purpose: Default::default(),
     };
     let drawn = Drawn { token, stream: api::StreamId(1) };
     server.handle(now, Input::Open { conn, open, drawn, identities: Identities::default() });
@@ -95,6 +96,7 @@ fn main() {
                 number: Some(WriteNumber(u64::from(i) + 1)),
                 op: Op::Write(Write::Set { path: path(i * 7919), data: Some(data.clone()), version: None }),
                 trace: None,
+                timeout_ms: 0,
             })
             .collect();
         let acked = WriteNumber(u64::from(first));

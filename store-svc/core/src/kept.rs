@@ -53,6 +53,9 @@ pub(crate) fn encode(body: &CommandBody, result: &WriteResult) -> Bytes {
             put_all(&mut out, TOO_LARGE, [*size, *limit]);
         }
         (CommandBody::Refuse { .. }, Err(OpError::DiskFull)) => out.push(DISK_FULL),
+        (CommandBody::Refuse { .. }, Err(OpError::TimedOut(ms))) => {
+            put_all(&mut out, TIMED_OUT, [u64::from(*ms)]);
+        }
         (CommandBody::Refuse { .. }, _) => out.push(REFUSED),
         (_, Ok(WriteOutcome::Multi(outcomes))) => {
             out.push(MULTI);
@@ -194,6 +197,10 @@ impl Input<'_> {
                 Some(Err(OpError::TooLarge { size, limit }))
             }
             (&DISK_FULL, _) => Some(Err(OpError::DiskFull)),
+            (&TIMED_OUT, _) => {
+                let [ms] = self.numbers()?;
+                Some(Err(OpError::TimedOut(u32::try_from(ms).ok()?)))
+            }
             (&REFUSED, CommandBody::Refuse { error, .. }) => Some(Err(error.clone())),
             (&REFUSED, CommandBody::Write(Write::Multi(_))) => Some(Err(refused())),
             (&MULTI_FAILED, CommandBody::Write(Write::Multi(parts))) => {
@@ -556,6 +563,7 @@ const BAD_CZXID: u8 = 18;
 const PRESENT: u8 = 19;
 const QUOTA_EXCEEDED: u8 = 20;
 const LIMIT_EXCEEDED: u8 = 21;
+const TIMED_OUT: u8 = 25;
 const TREE_DELETED: u8 = 22;
 const QUOTA_SET: u8 = 23;
 /// With a path below a subtree that the request names.

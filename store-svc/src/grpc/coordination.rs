@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     caller,
     session::{self, Answers, Inbound},
+    watch::{self, Watching},
 };
 
 /// Implements [`proto::v1::coordination_server::CoordinationServer`] on the store behind `C`.
@@ -42,6 +43,14 @@ impl<C: Coordination> CoordinationService<C> {
     fn begin_session(&self, request: Request<impl Inbound>) -> Result<Response<Answers<C::Items>>, Status> {
         let answers = session::start(&self.store, &self.tasks, &self.prover, request);
         answers.map(Response::new).map_err(|e| to_status(&e))
+    }
+
+    fn begin_watch(
+        &self,
+        request: Request<v1::WatchRequest>,
+    ) -> Result<Response<Watching<C::Items>>, Status> {
+        let stream = watch::start(&self.store, &self.tasks, &self.prover, request);
+        stream.map(Response::new).map_err(|e| to_status(&e))
     }
 
     /// A call without a session.
@@ -135,13 +144,38 @@ impl<C: Coordination> Method for Sessions<C> {
     }
 }
 
+/// The watches of a [`CoordinationService`] that need no session, without memory between their messages.
+pub struct Watches<C>(pub CoordinationService<C>);
+
+impl<C: Coordination> Method for Watches<C> {
+    const PATH: &'static str = "/quorate.v1.Coordination/Watch";
+    const REQUEST_MAX: usize = MESSAGE_MAX;
+    const ANSWER_MAX: usize = MESSAGE_MAX;
+    type Request = v1::WatchRequest;
+    type Answer = v1::WatchResponse;
+    type Answers = Watching<C::Items>;
+
+    async fn begin(
+        &self,
+        request: Request<Messages<v1::WatchRequest>>,
+    ) -> Result<Response<Self::Answers>, Status> {
+        let (metadata, extensions, mut messages) = request.into_parts();
+        let Some(asked) = messages.message().await? else {
+            return Err(to_status(&OpError::BadArguments(
+                "the call has no request; send one WatchRequest".into(),
+            )));
+        };
+        self.0.begin_watch(Request::from_parts(metadata, extensions, asked))
+    }
+}
+
 /// A unary call that maps to one operation and one response message.
 macro_rules! calls {
     ($($verb:ident: $request:ident => $response:ident,)+) => {
         #[tonic::async_trait]
         impl<C: Coordination> coordination_server::Coordination for CoordinationService<C> {
             type SessionStream = Answers<C::Items>;
-            type WatchStream = tokio_stream::Empty<Result<v1::WatchResponse, Status>>;
+            type WatchStream = Watching<C::Items>;
             type WalkStream = ReceiverStream<Result<v1::WalkResponse, Status>>;
 
             // Nodes serve it with `Sessions` instead.
@@ -152,8 +186,9 @@ macro_rules! calls {
                 self.begin_session(request)
             }
 
-            async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-                Err(not_yet("Watch"))
+            // Nodes serve it with `Watches` instead.
+            async fn watch(&self, r: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+                self.begin_watch(r)
             }
 
             async fn walk(&self, r: Request<v1::WalkRequest>) -> Result<Response<Self::WalkStream>, Status> {
@@ -192,13 +227,9 @@ fn trace<R>(request: &Request<R>) -> Trace {
 }
 
 /// The minimum feature level in the metadata of a call; 0 without one.
-fn min_level<R>(request: &Request<R>) -> Result<u32, OpError> {
+pub(super) fn min_level<R>(request: &Request<R>) -> Result<u32, OpError> {
     let Some(text) = request.metadata().get("quorate-min-level") else { return Ok(0) };
     text.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
         OpError::BadArguments("the header quorate-min-level is no number; set a feature level".into())
     })
-}
-
-fn not_yet(verb: &str) -> Status {
-    to_status(&OpError::Unsupported(format!("this server does not have {verb} yet; upgrade it")))
 }

@@ -5,6 +5,7 @@ mod coordination;
 mod node;
 mod port;
 mod session;
+mod watch;
 
 use api::{
     Identities, OpError,
@@ -17,10 +18,11 @@ use proto::{
 };
 
 pub use cluster::ClusterService;
-pub use coordination::{CoordinationService, Sessions};
+pub use coordination::{CoordinationService, Sessions, Watches};
 pub use node::NodeService;
 pub use port::{PortService, PortSessions};
 pub use session::Answers;
+pub use watch::Watching;
 
 /// The caller of this request. The listener puts the bounds of its connection into the extensions, and
 /// the header `authorization` proves identities: `digest user:password`.

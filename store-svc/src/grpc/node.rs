@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use api::{OpError, ports::Quorum};
+use api::{OpError, ports::Quorum, session::Verb};
 use proto::{
-    client::{NodeMember, NodeStatus, to_status},
+    client::{Load, LoadRange, NodeMember, NodeStatus, to_status},
     v1::{self, node_server::Node},
 };
+use telemetry::{Counter, metrics};
 use tonic::{Request, Response, Status};
 
 use crate::{driver::Facts, handle::Handle};
@@ -56,9 +57,48 @@ impl<Q: Quorum> NodeService<Q> {
             peers: known.peers,
             clock_offset_ms: known.clock_offset_ms,
             plaintext_ports: self.plaintext_ports.clone(),
+            watches: metrics::WATCHES.get(),
+            connections: u32::try_from(metrics::STORE_CONNECTIONS.get()).unwrap_or(u32::MAX),
+            load: load(),
         })
     }
 }
+
+/// What this process has answered.
+fn load() -> Load {
+    let errors = metrics::REQUEST_ERRORS.all().map(Counter::get).sum();
+    Load { errors, reads: ranges(&READS), writes: ranges(&WRITES) }
+}
+
+/// The times of several verbs together.
+fn ranges(verbs: &[Verb]) -> Vec<LoadRange> {
+    let mut sums: Vec<LoadRange> = Vec::new();
+    for verb in verbs {
+        for (index, (up_to, requests)) in metrics::REQUEST_DURATION.at(*verb).ranges().enumerate() {
+            match sums.get_mut(index) {
+                Some(sum) => sum.requests += requests,
+                None => sums.push(LoadRange { up_to, requests }),
+            }
+        }
+    }
+    sums
+}
+
+const READS: [Verb; 10] = [
+    Verb::Get,
+    Verb::Exists,
+    Verb::GetAcl,
+    Verb::Children,
+    Verb::CountTree,
+    Verb::ListQuotas,
+    Verb::MultiRead,
+    Verb::Walk,
+    Verb::Sync,
+    Verb::Ephemerals,
+];
+
+const WRITES: [Verb; 7] =
+    [Verb::Create, Verb::Set, Verb::Delete, Verb::SetAcl, Verb::DeleteTree, Verb::SetQuota, Verb::Multi];
 
 #[tonic::async_trait]
 impl<Q: Quorum> Node for NodeService<Q> {

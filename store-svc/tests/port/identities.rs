@@ -62,7 +62,14 @@ pub(super) async fn an_address_is_no_owner_and_what_is_proven_at_the_opening_is<
             requests.identify(more);
         }
         let resume = resume.map(|opened| (opened.session, opened.token));
-        let open = Open { resume, timeout_ms: 5000, last_zxid: Zxid::ZERO, wait_ms: None, ensemble: None };
+        let open = Open {
+            resume,
+            timeout_ms: 5000,
+            last_zxid: Zxid::ZERO,
+            wait_ms: None,
+            ensemble: None,
+            purpose: Default::default(),
+        };
         requests.open(open).await.unwrap();
         let mut first = VecDeque::new();
         match soon(poll_fn(|cx| items.poll_take(cx, 1, &mut first))).await {

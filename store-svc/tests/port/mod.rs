@@ -421,7 +421,14 @@ impl Stream<(), ()> {
         let (mut requests, mut items) = P::port(node).stream(Caller { identities, ..Caller::default() });
         let ensemble = resume.and_then(|opened| opened.ensemble);
         let resume = resume.map(|opened| (opened.session, opened.token));
-        let open = Open { resume, timeout_ms: 5000, last_zxid: Zxid::ZERO, wait_ms: None, ensemble };
+        let open = Open {
+            resume,
+            timeout_ms: 5000,
+            last_zxid: Zxid::ZERO,
+            wait_ms: None,
+            ensemble,
+            purpose: Default::default(),
+        };
         requests.open(open).await.unwrap();
         let mut first = VecDeque::new();
         if let Some(end) = soon(poll_fn(|cx| items.poll_take(cx, 1, &mut first))).await {
@@ -490,7 +497,7 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn request(xid: u64, number: Option<WriteNumber>, op: Op) -> Request {
-    Request { xid, number, op, trace: None }
+    Request { xid, number, op, trace: None, timeout_ms: 0 }
 }
 
 fn create(path: &str, data: &'static str) -> Op {

@@ -243,6 +243,7 @@ impl World {
             limits: Default::default(),
             identities: Default::default(),
             ensemble: None,
+            read_only: false,
         })])
     }
 

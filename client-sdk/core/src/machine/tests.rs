@@ -163,6 +163,7 @@ fn connect(connection: u64, endpoint: usize, resume: bool, last_zxid: u64) -> Ou
             last_zxid: Zxid(last_zxid),
             wait_ms: None,
             ensemble: None,
+            purpose: Default::default(),
         },
     }
 }
@@ -181,6 +182,7 @@ fn opened(timeout_ms: u32) -> Opened {
         limits: Default::default(),
         identities: Default::default(),
         ensemble: None,
+        read_only: false,
     }
 }
 
@@ -201,8 +203,13 @@ fn a_session_opens_and_requests_flow() {
     s.read(11);
     s.write(12);
     let batch = s.transmit().unwrap();
-    let numbered =
-        |xid, number: Option<u64>, op| Request { xid, number: number.map(WriteNumber), op, trace: None };
+    let numbered = |xid, number: Option<u64>, op| Request {
+        xid,
+        number: number.map(WriteNumber),
+        op,
+        trace: None,
+        timeout_ms: 0,
+    };
     let read = Op::Read(Read::Get { path: path() }, ReadLevel::Local);
     let requests =
         vec![numbered(1, Some(1), set(10)), numbered(2, None, read), numbered(3, Some(2), set(12))];
@@ -453,7 +460,7 @@ fn pings_after_a_third_of_silence_and_fails_over_after_two() {
     assert_eq!(s.transmit(), None);
     s.wait(Duration::from_millis(1));
     let batch = s.transmit().unwrap();
-    assert_eq!(batch.requests, [Request { xid: 1, number: None, op: Op::Ping, trace: None }]);
+    assert_eq!(batch.requests, [Request { xid: 1, number: None, op: Op::Ping, trace: None, timeout_ms: 0 }]);
     assert_eq!(s.answer(1, Ok(Outcome::Ping)), [], "no caller waits for it");
     s.item_on(batch.connection, Item::Confirmed { xid: 1 });
 

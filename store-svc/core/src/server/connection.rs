@@ -62,6 +62,11 @@ pub(super) enum Phase {
     Opening(opening::Opening),
     /// Acts for a session.
     Open(SessionId),
+    /// Reads and watches without a session.
+    Local {
+        /// The client has asked to end it, and has the answer.
+        closed: bool,
+    },
     /// One request without a session.
     Unary,
 }
@@ -78,6 +83,15 @@ pub(super) struct Slot {
     expected: usize,
     step: Step,
     trace: Trace,
+    /// If it has not begun by then, it fails: the time, and how long it is from the arrival.
+    until: Option<(Time, u32)>,
+}
+
+impl Slot {
+    /// The error of a request whose time has passed.
+    fn timed_out(&self, now: Time) -> Option<OpError> {
+        self.until.filter(|(until, _)| *until <= now).map(|(_, ms)| OpError::TimedOut(ms))
+    }
 }
 
 #[derive(Debug)]
@@ -119,10 +133,28 @@ impl Conn {
         }
     }
 
-    pub(super) fn push(&mut self, request: Request) {
-        let Request { xid, number, op, trace } = request;
+    pub(super) fn push(&mut self, request: Request, now: Time) {
+        let Request { xid, number, op, trace, timeout_ms } = request;
         self.last_xid = self.last_xid.max(xid);
-        self.queue.push_back(Slot { xid, number, holds: false, expected: 0, step: Step::Todo(op), trace });
+        let until = (timeout_ms != 0).then(|| (now + Duration::from_millis(timeout_ms.into()), timeout_ms));
+        self.queue.push_back(Slot {
+            xid,
+            number,
+            holds: false,
+            expected: 0,
+            step: Step::Todo(op),
+            trace,
+            until,
+        });
+    }
+
+    pub(super) fn is_opening(&self) -> bool {
+        matches!(self.phase, Phase::Opening(_))
+    }
+
+    /// Whether it only reads, without a session.
+    fn is_local(&self) -> bool {
+        matches!(self.phase, Phase::Local { .. })
     }
 
     /// The connection's unsent bytes in the shell; for a unary call, the shell itself counts them.
@@ -196,6 +228,11 @@ impl Conn {
         }
     }
 
+    /// The error for the request in this slot, if the time that its client gives it has passed.
+    pub(super) fn timed_out(&self, slot: u64, now: Time) -> Option<OpError> {
+        self.queue.get(usize::try_from(slot.checked_sub(self.first)?).ok()?)?.timed_out(now)
+    }
+
     /// The entry that the request in this slot waits for, if any.
     pub(super) fn waits_for_entry(&self, slot: u64) -> Option<Zxid> {
         let slot = self.queue.get(usize::try_from(slot.checked_sub(self.first)?).ok()?)?;
@@ -225,10 +262,15 @@ impl Server {
                 format!("more than {max} requests without an answer on one connection; wait for replies");
             return self.close(id, Err(OpError::Overloaded(why)));
         }
-        requests.into_iter().for_each(|r| conn.push(r));
-        if let Phase::Open(session) = conn.phase {
-            self.touch(session, id);
-            self.run(id);
+        let now = self.now;
+        requests.into_iter().for_each(|r| conn.push(r, now));
+        match conn.phase {
+            Phase::Open(session) => {
+                self.touch(session, id);
+                self.run(id);
+            }
+            Phase::Local { .. } => self.run(id),
+            Phase::Opening(_) | Phase::Unary => {}
         }
     }
 
@@ -331,6 +373,8 @@ impl Server {
         let step = conn.take_walk().map(|ask| (conn.first, ask, conn.identities.clone()));
         if matches!(conn.phase, Phase::Unary) && conn.queue.is_empty() {
             conns.remove(&id);
+        } else if matches!(conn.phase, Phase::Local { closed: true }) {
+            return self.close(id, Ok(()));
         }
         // It changes what the tree saves for walks, so it has a turn of its own.
         if let Some((slot, ask, caller)) = step {
@@ -377,7 +421,7 @@ struct Turn<'a> {
 
 /// Starts requests up to the first that has to wait for an earlier one.
 fn begin(conn: &mut Conn, means: &mut Means<'_>) {
-    let session = conn.session();
+    let (session, local) = (conn.session(), conn.is_local());
     loop {
         let hold = conn.holds_writes(means.allowance);
         let Some(slot) = conn.queue.get_mut(conn.begun) else { return };
@@ -385,6 +429,19 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             conn.begun += 1;
             continue;
         };
+        // A write is refused in its turn, because its number has to be used up.
+        let late = slot.timed_out(means.now);
+        let refused = match op {
+            Op::Write(_) if local => Some(OpError::ReadOnly),
+            Op::Invalid(error) if local => Some(error.clone()),
+            Op::Write(_) | Op::Invalid(_) | Op::Close => late.clone().filter(|_| slot.number.is_none()),
+            _ => late.clone(),
+        };
+        if let Some(error) = refused {
+            slot.step = Step::Done { zxid: means.applied, result: Err(error) };
+            conn.begun += 1;
+            continue;
+        }
         let trace = slot.trace.clone();
         let (number, place) = (slot.number, conn.first + conn.begun as u64);
         let body = match op {
@@ -427,6 +484,7 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             Op::Write(_) | Op::Invalid(_) if hold => return,
             // An earlier write may be rejected, and its session may send it again.
             Op::Close if conn.begun > 0 => return,
+            Op::Close if local => None,
             Op::Read(..)
             | Op::MultiRead(..)
             | Op::Walk(_)
@@ -438,7 +496,7 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
                     Some(_) => waits::catch_up(means.limits, means.state, session),
                     None => means.limits.park,
                 };
-                let until = means.now + wait;
+                let until = slot.until.map_or(means.now + wait, |(until, _)| until.min(means.now + wait));
                 means.waits.for_request((means.id, place), &op, until);
                 slot.step = Step::Waiting { op, until };
                 slot.holds = true;
@@ -452,24 +510,26 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
                 {
                     Some(CommandBody::Write(write))
                 }
-                Step::Todo(Op::Write(write)) => match (admit(&write, means), number) {
-                    (Ok(()), _) => Some(CommandBody::Write(write)),
-                    (Err(OpError::DiskFull), Some(_)) if !means.may_refuse() => {
-                        slot.step = Step::Todo(Op::Write(write));
-                        if !std::mem::replace(&mut conn.waits_for_refusal, true) {
-                            means.refusals.wait(means.id);
+                Step::Todo(Op::Write(write)) => {
+                    match (late.map_or_else(|| admit(&write, means), Err), number) {
+                        (Ok(()), _) => Some(CommandBody::Write(write)),
+                        (Err(OpError::DiskFull), Some(_)) if !means.may_refuse() => {
+                            slot.step = Step::Todo(Op::Write(write));
+                            if !std::mem::replace(&mut conn.waits_for_refusal, true) {
+                                means.refusals.wait(means.id);
+                            }
+                            return;
                         }
-                        return;
+                        // Goes through the log, so that its number is consumed.
+                        (Err(error), Some(_)) => {
+                            Some(CommandBody::Refuse { error, request: digest::request_of(&write) })
+                        }
+                        (Err(error), None) => {
+                            slot.step = Step::Done { zxid: means.applied, result: Err(error) };
+                            None
+                        }
                     }
-                    // Goes through the log, so that its number is consumed.
-                    (Err(error), Some(_)) => {
-                        Some(CommandBody::Refuse { error, request: digest::request_of(&write) })
-                    }
-                    (Err(error), None) => {
-                        slot.step = Step::Done { zxid: means.applied, result: Err(error) };
-                        None
-                    }
-                },
+                }
                 Step::Todo(Op::Invalid(error)) => {
                     let request = digest::request_malformed(&error);
                     Some(CommandBody::Refuse { error, request })
@@ -570,8 +630,14 @@ fn answer(
         }
         conn.holding -= usize::from(slot.holds);
         conn.expected -= slot.expected;
-        let xid = slot.xid;
-        let step = std::mem::replace(&mut slot.step, Step::Asked);
+        let (xid, late) = (slot.xid, slot.timed_out(now));
+        let step = match (std::mem::replace(&mut slot.step, Step::Asked), late) {
+            // It has waited for its turn too long.
+            (Step::Todo(op), Some(late)) if !matches!(op, Op::Invalid(_) | Op::Close) => {
+                Step::Done { zxid: state.applied(), result: Err(late) }
+            }
+            (step, _) => step,
+        };
         turn.answers.worked(if let Step::Todo(op) = &step { work_of(op) } else { 0 });
         let (zxid, result) = match step {
             Step::Done { zxid, result } => (zxid, result),
@@ -612,6 +678,12 @@ fn answer(
                 )
             }
             Step::Todo(Op::WhoAmI) => (state.applied(), Ok(Outcome::WhoAmI(conn.identities.clone()))),
+            Step::Todo(Op::Close) => {
+                if let Phase::Local { closed } = &mut conn.phase {
+                    *closed = true;
+                }
+                (state.applied(), Ok(Outcome::Close))
+            }
             Step::Todo(_) | Step::Asked | Step::Waiting { .. } => (state.applied(), Ok(Outcome::Ping)),
         };
         conn.queue.pop_front();

@@ -123,8 +123,8 @@ impl Server {
             (Pending::Open { conn, .. }, Err(error)) => self.close(conn, Err(error)),
             (Pending::Open { conn, command }, Ok(_)) => {
                 let session = SessionId(applied.zxid.0);
-                if !self.conns.contains_key(&conn) {
-                    // The client has moved to another node, and will never resume this session.
+                if !self.conns.get(&conn).is_some_and(Conn::is_opening) {
+                    // The client has moved to another node, or reads without this session. It will never resume it.
                     let body = CommandBody::CloseSession { session, expired: None };
                     let command = Command::outside(body);
                     self.submit(Pending::Expire { session }, command);
@@ -174,6 +174,7 @@ impl Server {
                 self.served = true;
                 self.retry_all();
             }
+            self.end_leaderless();
         } else {
             self.down_since.get_or_insert(self.now);
         }
@@ -201,7 +202,7 @@ impl Server {
 
     fn tell_leader(&mut self, lost: bool) {
         for (&id, conn) in &mut self.conns {
-            if matches!(conn.phase, Phase::Open(_)) {
+            if matches!(conn.phase, Phase::Open(_) | Phase::Local { .. }) {
                 self.outbox.send(id, &mut conn.place, Item::Notice(Notice::Leader { lost }));
             }
         }

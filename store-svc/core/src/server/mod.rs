@@ -89,6 +89,8 @@ pub struct Server {
     sessions: BTreeMap<SessionId, ConnId>,
     /// Connections that are not open yet, by their deadline.
     opening: BTreeSet<(Time, ConnId)>,
+    /// Connections that only read, until there is a quorum.
+    leaderless: BTreeSet<ConnId>,
     waits: Waits,
     walks: walking::Walks,
     watches: Watches,
@@ -134,6 +136,7 @@ impl Server {
             conns: BTreeMap::new(),
             sessions: BTreeMap::new(),
             opening: BTreeSet::new(),
+            leaderless: BTreeSet::new(),
             waits: Waits::default(),
             walks: walking::Walks::default(),
             asks: Vec::new(),
@@ -234,6 +237,18 @@ impl Server {
                 }
                 Some(info) => self.on_newest_stream(session, info.stream),
             }
+        }
+        let local = |(id, conn): (&ConnId, &Conn)| matches!(conn.phase, Phase::Local { .. }).then_some(*id);
+        let locals: Vec<ConnId> = self.conns.iter().filter_map(local).collect();
+        for id in locals {
+            if !back && !self.watches.watches(id) {
+                continue;
+            }
+            let why = format!(
+                "node {} has taken another state from a snapshot; connect to another node",
+                self.config.me
+            );
+            self.close(id, Err(OpError::Unavailable(why)));
         }
         self.watches.reset(self.state.applied());
         self.walks.forget();
@@ -348,9 +363,13 @@ impl Server {
     }
 
     fn on_time(&mut self) {
-        if self.turning_away() && !self.conns.is_empty() {
+        if self.turning_away() && self.conns.len() > self.leaderless.len() {
             let why = self.unavailable();
-            self.close_all(&why);
+            let all: Vec<ConnId> =
+                self.conns.keys().copied().filter(|id| !self.leaderless.contains(id)).collect();
+            for conn in all {
+                self.close(conn, Err(why.clone()));
+            }
         }
         self.give_up_openings();
         self.give_up_waits();
@@ -448,6 +467,7 @@ impl Server {
     fn forget(&mut self, id: ConnId) {
         let Some(conn) = self.conns.remove(&id) else { return };
         self.watches.close(id);
+        self.leaderless.remove(&id);
         self.answers.forget(id);
         self.answers.taken(conn.unsent());
         if conn.waits_for_refusal {

@@ -1,7 +1,7 @@
 //! The opening of connections.
 
 use api::mutants::{Mutant, is_on};
-use api::{Identities, ports::Room};
+use api::{Identities, SessionToken, ports::Room, session::Purpose};
 
 use super::*;
 use crate::hash_of;
@@ -18,6 +18,8 @@ pub(super) struct Opening {
 #[derive(Clone, Debug)]
 enum Wish {
     Session(Open, Drawn),
+    /// Reads and watches without a session.
+    Watches(Open),
     Unary,
 }
 
@@ -25,10 +27,18 @@ impl Wish {
     /// Its waiting time, at most `limit`.
     fn wait(&self, limit: Duration) -> Duration {
         match self {
-            Wish::Session(Open { wait_ms: Some(wait), .. }, _) => {
+            Wish::Session(Open { wait_ms: Some(wait), .. }, _)
+            | Wish::Watches(Open { wait_ms: Some(wait), .. }) => {
                 limit.min(Duration::from_millis((*wait).into()))
             }
             _ => limit,
+        }
+    }
+
+    fn open(&self) -> Option<&Open> {
+        match self {
+            Wish::Session(open, _) | Wish::Watches(open) => Some(open),
+            Wish::Unary => None,
         }
     }
 }
@@ -50,7 +60,11 @@ enum Stage {
 
 impl Server {
     pub(super) fn on_open(&mut self, id: ConnId, open: Open, drawn: Drawn, identities: Identities) {
-        self.begin_opening(id, Wish::Session(open, drawn), identities);
+        let wish = match open.purpose {
+            Purpose::Session | Purpose::SessionOrReads => Wish::Session(open, drawn),
+            Purpose::Watches => Wish::Watches(open),
+        };
+        self.begin_opening(id, wish, identities);
     }
 
     pub(super) fn on_unary(&mut self, id: ConnId, op: Op, trace: Trace, identities: Identities) {
@@ -67,7 +81,8 @@ impl Server {
             self.begin_opening(id, Wish::Unary, identities);
         }
         if let Some(conn) = self.conns.get_mut(&id) {
-            conn.push(Request { xid: 0, number: None, op, trace });
+            let request = Request { xid: 0, number: None, op, trace, timeout_ms: 0 };
+            conn.push(request, self.now);
             if matches!(conn.phase, Phase::Unary) {
                 self.run(id);
             }
@@ -108,6 +123,7 @@ impl Server {
             limits: self.config.limits.told(),
             identities: conn.identities.clone(),
             ensemble: self.status.ensemble,
+            read_only: false,
         };
         let opened = Item::Opened(opened);
         self.outbox.send(id, &mut conn.place, opened);
@@ -121,6 +137,55 @@ impl Server {
         }
         self.touch(session, id);
         self.run(id);
+    }
+
+    /// Serves reads and watches of a connection, without a session. `leaderless`: because there is no quorum, and until there is one.
+    fn open_local(&mut self, id: ConnId, leaderless: bool) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let local = Phase::Local { closed: false };
+        let Phase::Opening(opening) = std::mem::replace(&mut conn.phase, local) else {
+            return self.outbox.stop(format!("connection {} was opened twice; please report this", id.0));
+        };
+        self.unlist(id, &opening);
+        let timeout_ms = self.clamp(opening.wish.open().map_or(0, |open| open.timeout_ms));
+        if leaderless {
+            self.leaderless.insert(id);
+        }
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let opened = Opened {
+            session: SessionId(0),
+            token: SessionToken([0; 16]),
+            timeout_ms,
+            node: self.config.me,
+            leaderless: !self.status.serving,
+            resumed: false,
+            zxid: self.state.applied(),
+            last_write: WriteNumber(0),
+            level: self.state.level(),
+            limits: self.config.limits.told(),
+            identities: conn.identities.clone(),
+            ensemble: self.status.ensemble,
+            read_only: true,
+        };
+        self.outbox.send(id, &mut conn.place, Item::Opened(opened));
+        self.run(id);
+    }
+
+    /// Whether a connection that cannot have its session now is served without one: it accepts that, and this node is not behind
+    /// what it has seen.
+    fn may_only_read(&self, wish: &Wish) -> bool {
+        let Wish::Session(open, _) = wish else { return false };
+        let known = self.state.applied();
+        let own = open.ensemble.is_none_or(|expected| self.status.ensemble.is_none_or(|own| own == expected));
+        open.purpose == Purpose::SessionOrReads && known != Zxid::ZERO && open.last_zxid <= known && own
+    }
+
+    /// The quorum serves again: connections that only read because it did not get their sessions from another opening.
+    pub(super) fn end_leaderless(&mut self) {
+        for id in std::mem::take(&mut self.leaderless) {
+            let why = format!("node {} has a quorum again; open the session now", self.config.me);
+            self.close(id, Err(OpError::Unavailable(why)));
+        }
     }
 
     /// Handles an entry that resumed this session.
@@ -151,6 +216,11 @@ impl Server {
     pub(super) fn give_up_openings(&mut self) {
         while let Some((_, id)) = self.opening.first().copied().filter(|(until, _)| *until <= self.now) {
             self.opening.pop_first();
+            let wish = self.opening_mut(id).map(|opening| opening.wish.clone());
+            if wish.is_some_and(|wish| !self.status.serving && self.may_only_read(&wish)) {
+                self.open_local(id, true);
+                continue;
+            }
             let behind = self.opening_mut(id).is_some_and(|o| o.stage == Stage::CatchUp);
             let why = if behind {
                 OpError::Unavailable(format!(
@@ -178,7 +248,8 @@ impl Server {
     }
 
     fn begin_opening(&mut self, id: ConnId, wish: Wish, identities: Identities) {
-        let why = if self.turning_away() {
+        let only_reads = self.turning_away() && self.may_only_read(&wish);
+        let why = if self.turning_away() && !only_reads {
             self.unavailable()
         } else if self.conns.len() >= self.config.limits.connections_max {
             OpError::Overloaded(format!(
@@ -191,7 +262,7 @@ impl Server {
             let opening = Opening { wish, stage: Stage::Serving, until };
             self.conns.insert(id, Conn::new(Phase::Opening(opening), identities));
             self.opening.insert((until, id));
-            return self.try_open(id);
+            return if only_reads { self.open_local(id, true) } else { self.try_open(id) };
         };
         self.outbox.close(id, Err(why));
     }
@@ -212,7 +283,7 @@ impl Server {
         if !served || matches!(opening.stage, Stage::Submitted | Stage::Verifying) {
             return;
         }
-        if let Wish::Session(Open { ensemble: Some(expected), .. }, _) = opening.wish
+        if let Some(&Open { ensemble: Some(expected), .. }) = opening.wish.open()
             && let Some(actual) = own.filter(|&own| own != expected)
         {
             return self.close(id, Err(OpError::WrongEnsemble { expected, actual }));
@@ -230,6 +301,7 @@ impl Server {
                 }
                 self.run_if_asked(id);
             }
+            Wish::Watches(_) => self.open_local(id, false),
             Wish::Session(Open { resume: None, .. }, _) if full => self.close(id, Err(OpError::DiskFull)),
             Wish::Session(Open { resume: None, timeout_ms, .. }, Drawn { token, .. }) => {
                 opening.stage = Stage::Submitted;

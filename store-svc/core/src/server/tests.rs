@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::*;
 
 mod limits;
+mod local;
 mod openings;
 mod order;
 mod random_reads;
@@ -138,7 +139,14 @@ impl Node {
     }
 
     fn open_with(&mut self, conn: u64, timeout_ms: u32) {
-        let open = Open { resume: None, timeout_ms, last_zxid: Zxid::ZERO, wait_ms: None, ensemble: None };
+        let open = Open {
+            resume: None,
+            timeout_ms,
+            last_zxid: Zxid::ZERO,
+            wait_ms: None,
+            ensemble: None,
+            purpose: Default::default(),
+        };
         let drawn = Drawn { token: SessionToken([conn as u8; 16]), stream: StreamId(0) };
         self.input(Input::Open { conn: ConnId(conn), open, drawn, identities: api::Identities::default() });
     }
@@ -146,7 +154,14 @@ impl Node {
     fn resume(&mut self, conn: u64, session: SessionId, token: u8, last_zxid: Zxid) {
         let stream = StreamId(u64::from(self.server.me().0) << 32 | conn);
         let resume = Some((session, SessionToken([token; 16])));
-        let open = Open { resume, timeout_ms: 0, last_zxid, wait_ms: None, ensemble: None };
+        let open = Open {
+            resume,
+            timeout_ms: 0,
+            last_zxid,
+            wait_ms: None,
+            ensemble: None,
+            purpose: Default::default(),
+        };
         let drawn = Drawn { token: SessionToken([0; 16]), stream };
         self.input(Input::Open { conn: ConnId(conn), open, drawn, identities: api::Identities::default() });
     }
@@ -158,7 +173,7 @@ impl Node {
             let write = matches!(op, Op::Write(_) | Op::Invalid(_));
             number += u64::from(write);
             let number = write.then_some(WriteNumber(number - 1));
-            Request { xid: xid as u64, number, op, trace: None }
+            Request { xid: xid as u64, number, op, trace: None, timeout_ms: 0 }
         });
         let requests = requests.collect();
         self.input(Input::Requests { conn: ConnId(conn), acked: WriteNumber(first - 1), requests });

@@ -113,6 +113,11 @@ impl Server {
             self.waits.until.first().copied().filter(|(at, ..)| *at <= self.now)
         {
             self.waits.until.remove(&(at, conn, slot));
+            let late = self.conns.get(&conn).and_then(|c| c.timed_out(slot, self.now));
+            if let Some(late) = late {
+                self.end_wait(conn, slot, Err(late));
+                continue;
+            }
             let waiting = self.conns.get(&conn).and_then(|c| Some((c.waits_for_entry(slot)?, c.session())));
             let error = match waiting {
                 Some((zxid, session)) => OpError::Unavailable(format!(

@@ -155,6 +155,7 @@ fn what_is_wrong_with_a_write_is_answered_in_its_place_and_uses_up_its_number() 
             number: None,
             op: Op::Invalid(OpError::BadPath(api::PathError::Empty)),
             trace: None,
+            timeout_ms: 0,
         }],
     });
     assert_eq!(node.take_replies(1), [(9, Err(OpError::BadPath(api::PathError::Empty)))]);
