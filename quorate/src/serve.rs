@@ -359,6 +359,7 @@ pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
         client_address: m.client_address(),
         membership: m.member().membership,
     };
+    let memory = node.limits.memory.bytes();
     store_svc::Config {
         ensemble: node.ensemble.clone(),
         members: node.members.iter().map(member).collect(),
@@ -370,10 +371,14 @@ pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
             park: node.timing.park_limit,
             reap_interval: node.timing.reap_interval,
             container_unused: node.timing.container_unused,
-            unsent_total_max: node.limits.memory.bytes() / 16,
+            unsent_total_max: memory / 16,
+            watch_bytes_node: memory / 16,
+            history_bytes: (memory / 32).min(64 << 20),
+            walk_bytes: (memory / 32).min(128 << 20),
             ..store_svc::Limits::default()
         },
         bounds: store_svc::Bounds {
+            total_bytes: memory / 16,
             opens_per_second: node.session.opens_per_second,
             ..store_svc::Bounds::default()
         },
