@@ -95,6 +95,13 @@ impl Limits {
         }
     }
 
+    /// Maximum memory that clients can make a store hold under these limits, besides its tree, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let kept = crate::KEPT_POOL + crate::KEPT_RESERVE * self.sessions_max as usize;
+        self.unsent_total_max + self.watch_bytes_node + self.history_bytes + self.walk_bytes + kept
+    }
+
     /// Interval of a node's reports of signs of life to the leader. It leaves most of the shortest
     /// timeout to late pings.
     pub(super) fn report_interval(&self) -> Duration {

@@ -172,12 +172,12 @@ fn b14_a_refused_write_that_is_sent_again_to_a_node_with_other_limits_is_refused
 
 #[test]
 fn b07_the_paths_of_watches_have_a_bound_in_bytes_for_a_session_and_for_the_node() {
-    let limits =
-        Limits { watch_bytes_session: 40 << 10, watch_bytes_node: 100 << 10, ..Limits::default() };
+    let limits = Limits { watch_bytes_session: 40 << 10, watch_bytes_node: 100 << 10, ..Limits::default() };
     let (mut node, _) = limited(4, limits);
     let long = |n: u32| format!("/{n:06}-{}", "x".repeat(8_000));
     let refused = |node: &mut Node, conn: u64, id: u32, p: &str| {
         node.ask(conn, u64::from(id), vec![add([watch(id, p, api::watch::WatchScope::Node)])]);
+        node.input(Input::Tick);
         let last = node.sent.pop();
         let Some((_, Item::Response(Response { result: Ok(Outcome::Watching(refused)), .. }))) = last else {
             panic!("{last:?}")
