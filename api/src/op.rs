@@ -64,6 +64,9 @@ impl Create {
     /// apply an entry.
     pub const EPHEMERALS_MAX: usize = 100_000;
 
+    /// Most bytes of the paths of these ephemerals, for the same reason: all nodes build each of them.
+    pub const EPHEMERAL_PATHS_MAX: usize = 16 << 20;
+
     /// A persistent znode with this value and the open access list.
     #[must_use]
     pub fn new(path: Path, data: impl Into<Bytes>) -> Create {

@@ -26,6 +26,9 @@ pub enum PathError {
         /// Its byte offset.
         at: usize,
     },
+    /// More elements than [`Path::MAX_ELEMENTS`].
+    #[error("the path has {0} elements, more than the {max} allowed; use a flatter tree", max = Path::MAX_ELEMENTS)]
+    TooDeep(usize),
     /// Longer than [`Path::MAX_BYTES`].
     #[error("the path has {0} bytes, more than the {max} allowed", max = Path::MAX_BYTES)]
     TooLong(usize),
@@ -42,6 +45,9 @@ pub struct Path(Arc<str>);
 impl Path {
     /// Longest path in bytes. ZooKeeper has no limit of its own here but that of a request.
     pub const MAX_BYTES: usize = 8 * 1024;
+
+    /// Most elements of a path. Each change of a znode is counted in all znodes above it. ZooKeeper has no such limit.
+    pub const MAX_ELEMENTS: usize = 256;
 
     /// Checks and builds.
     ///
@@ -66,7 +72,11 @@ impl Path {
             None | Some("") => Path::new(s),
             Some("/") => Err(PathError::EmptyElement(1)),
             Some(_) if s.len() > Path::MAX_BYTES => Err(PathError::TooLong(s.len())),
-            Some(parent) => check(parent).map(|()| Path(Arc::from(s))),
+            Some(parent) => {
+                check(parent)?;
+                // The number is an element of its own.
+                deep(elements(parent) + 1).map(|()| Path(Arc::from(s)))
+            }
         }
     }
 
@@ -161,6 +171,7 @@ fn check(s: &str) -> Result<(), PathError> {
     if s.ends_with('/') {
         return Err(PathError::TrailingSlash);
     }
+    deep(elements(s))?;
     let mut at = 1;
     for element in s[1..].split('/') {
         match element {
@@ -178,6 +189,15 @@ fn check(s: &str) -> Result<(), PathError> {
         Some((at, ch)) => Err(PathError::BadCharacter { ch, at }),
         None => Ok(()),
     }
+}
+
+/// Of a path that is not the root.
+fn elements(s: &str) -> usize {
+    s.bytes().filter(|&b| b == b'/').count()
+}
+
+fn deep(elements: usize) -> Result<(), PathError> {
+    if elements > Path::MAX_ELEMENTS { Err(PathError::TooDeep(elements)) } else { Ok(()) }
 }
 
 fn forbidden(c: char) -> bool {
@@ -233,6 +253,16 @@ mod tests {
         }
         let long = format!("/{}", "x".repeat(Path::MAX_BYTES));
         assert_eq!(Path::new(&long), Err(PathError::TooLong(Path::MAX_BYTES + 1)));
+    }
+
+    #[test]
+    fn b08_a_path_has_a_bounded_number_of_elements() {
+        let deep = "/a".repeat(Path::MAX_ELEMENTS);
+        let path = Path::new(&deep).unwrap();
+        let too_deep = Err(PathError::TooDeep(Path::MAX_ELEMENTS + 1));
+        assert_eq!(path.child("b"), too_deep);
+        assert_eq!(Path::prefix(&format!("{deep}/")), too_deep);
+        assert!(path.with_suffix("b").is_ok() && Path::prefix(&deep).is_ok());
     }
 
     #[test]

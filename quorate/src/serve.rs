@@ -365,6 +365,7 @@ pub(crate) fn store_config(node: &NodeConfig, audit: &audit::Log) -> store_svc::
         client_address: m.client_address(),
         membership: m.member().membership,
     };
+    let memory = node.limits.memory.bytes();
     store_svc::Config {
         ensemble: node.ensemble.clone(),
         members: node.members.iter().map(member).collect(),
@@ -376,10 +377,10 @@ pub(crate) fn store_config(node: &NodeConfig, audit: &audit::Log) -> store_svc::
             park: node.timing.park_limit,
             reap_interval: node.timing.reap_interval,
             container_unused: node.timing.container_unused,
-            unsent_total_max: node.limits.memory.bytes() / 16,
-            ..store_svc::Limits::default()
+            ..memory_limits(memory)
         },
         bounds: store_svc::Bounds {
+            total_bytes: memory / 16,
             opens_per_second: node.session.opens_per_second,
             ..store_svc::Bounds::default()
         },
@@ -390,6 +391,17 @@ pub(crate) fn store_config(node: &NodeConfig, audit: &audit::Log) -> store_svc::
         plaintext_ports: node.plaintext_ports().iter().map(|port| port.name.to_owned()).collect(),
         audit: audit.clone(),
         ..store_svc::Config::new(node.id, node.data_dir.clone())
+    }
+}
+
+/// The limits of a store that follow from the memory of its process.
+fn memory_limits(memory: usize) -> store_svc::Limits {
+    store_svc::Limits {
+        unsent_total_max: memory / 16,
+        watch_bytes_node: memory / 16,
+        history_bytes: (memory / 32).min(64 << 20),
+        walk_bytes: (memory / 32).min(128 << 20),
+        ..store_svc::Limits::default()
     }
 }
 
@@ -504,4 +516,34 @@ pub(crate) fn end_with(parent: u32) -> Result<(), Failure> {
         return Err(Failure::refused(format!("the parent process {parent} is gone")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of docs/operations.md, "Memory".
+    #[test]
+    fn b07_all_bounds_together_fit_into_the_memory_and_leave_room_for_the_tree() {
+        for (mib, left_mib) in [(512, 24), (1024, 128)] {
+            let memory: usize = mib << 20;
+            let share = (memory / 16).min(64 << 20);
+            let bounds = [
+                // Messages and requests.
+                2 * (memory / 16),
+                // Connections, and calls with their pings.
+                memory / 4,
+                memory / 16,
+                8 * 352 * (memory / 16 / (10 << 10)),
+                // Writes, the newest entries with what they pin, the backlog of the disk.
+                2 * share + (16 << 20),
+                // Changes of a checkpoint.
+                16 << 20,
+                memory_limits(memory).memory(),
+            ];
+            let all: usize = bounds.iter().sum();
+            assert!(all + (left_mib << 20) <= memory, "{mib} MiB: {} MiB", all >> 20);
+            println!("{mib} MiB: {} MiB, {} MiB of them for the store", all >> 20, memory_limits(memory).memory() >> 20);
+        }
+    }
 }

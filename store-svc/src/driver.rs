@@ -35,7 +35,7 @@ use crate::{
 };
 
 use export::Exporting;
-use schedule::{DIRTY_MANY, Schedule};
+use schedule::{Schedule, are_many};
 
 /// An input from a client, or from the task that represents it.
 pub(crate) enum FromClient {
@@ -319,7 +319,7 @@ impl<Q: Quorum> Running<Q> {
             self.on_checkpoint(done);
         }
         let state = self.driver.shell.server.state();
-        if state.is_whole() && state.dirty_len() > DIRTY_MANY {
+        if state.is_whole() && are_many(state) {
             tracing::info!(
                 znodes = state.tree().len(),
                 entries = self.driver.shell.since_snapshot.entries,

@@ -88,6 +88,7 @@ pub(crate) fn publish(server: &Server, connections: usize) {
     metrics::WATCHES.set(watches.watches as u64);
     metrics::WATCH_PATHS.set(watches.paths as u64);
     metrics::WATCH_STREAMS.set(watches.streams as u64);
+    metrics::WATCH_SIZE.set(watches.bytes as u64);
     metrics::WATCH_HISTORY.set(watches.history.0 as u64);
     metrics::WATCH_HISTORY_SIZE.set(watches.history.1 as u64);
     let age = watches.history_since_ms.map_or(0, |since| server.state().time_ms().saturating_sub(since));

@@ -192,6 +192,8 @@ metrics! {
             "Watches of the clients of this node.";
         WATCH_PATHS: Gauge = "quorate.watch.paths" [Count("{path}")] Gauge::new(),
             "Paths that they watch.";
+        WATCH_SIZE: Gauge = "quorate.watch.size" [Bytes] Gauge::new(),
+            "About what these watches and their paths take in memory. At its limit, a sixteenth of `limits.memory`, new watches are refused.";
         WATCH_STREAMS: Gauge = "quorate.watch.streams" [Count("{stream}")] Gauge::new(),
             "Session streams that have watches.";
         WATCH_EVENTS: Counter = "quorate.watch.events" [Count("{event}")] Counter::new(),

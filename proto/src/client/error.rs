@@ -173,6 +173,7 @@ fn metadata(error: &OpError, message: &str) -> HashMap<String, String> {
                     put("character", ch.to_string());
                 }
                 PathError::TooLong(size) => put("size", size.to_string()),
+                PathError::TooDeep(elements) => put("elements", elements.to_string()),
             }
         }
         OpError::NoAuth { path, permission } => {
@@ -361,6 +362,7 @@ fn path_fault(metadata: &HashMap<String, String>) -> Option<PathError> {
         "RELATIVE_ELEMENT" => PathError::RelativeElement(at()?),
         "BAD_CHARACTER" => PathError::BadCharacter { ch: number(metadata, "character")?, at: at()? },
         "TOO_LONG" => PathError::TooLong(number(metadata, "size")?),
+        "TOO_DEEP" => PathError::TooDeep(number(metadata, "elements")?),
         _ => return None,
     })
 }
@@ -374,6 +376,7 @@ fn rule(fault: PathError) -> &'static str {
         PathError::RelativeElement(_) => "RELATIVE_ELEMENT",
         PathError::BadCharacter { .. } => "BAD_CHARACTER",
         PathError::TooLong(_) => "TOO_LONG",
+        PathError::TooDeep(_) => "TOO_DEEP",
     }
 }
 

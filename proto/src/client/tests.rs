@@ -129,6 +129,7 @@ fn errors() -> Vec<OpError> {
         OpError::BadPath(PathError::BadCharacter { ch: '\0', at: 2 }),
         OpError::BadPath(PathError::BadCharacter { ch: '\u{1f600}', at: 2 }),
         OpError::BadPath(PathError::TooLong(9000)),
+        OpError::BadPath(PathError::TooDeep(300)),
         OpError::NoAuth { path: path("/a"), permission: Permissions::READ.or(Permissions::ADMIN) },
         OpError::BadAcl(text()),
         OpError::BadArguments(text()),

@@ -249,6 +249,7 @@ impl From<PathError> for wire::BadPath {
             PathError::RelativeElement(at) => (Rule::RelativeElement, at, 0),
             PathError::BadCharacter { ch, at } => (Rule::BadCharacter, at, u32::from(ch)),
             PathError::TooLong(length) => (Rule::TooLong, length, 0),
+            PathError::TooDeep(elements) => (Rule::TooDeep, elements, 0),
         };
         wire::BadPath { rule: rule.into(), at: at as u64, character }
     }
@@ -271,6 +272,7 @@ impl TryFrom<wire::BadPath> for PathError {
                 PathError::BadCharacter { ch: char::from_u32(fault.character).ok_or_else(unknown)?, at }
             }
             Rule::TooLong => PathError::TooLong(at),
+            Rule::TooDeep => PathError::TooDeep(at),
         })
     }
 }

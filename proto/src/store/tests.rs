@@ -103,6 +103,7 @@ fn commands() -> Vec<Command> {
         PathError::RelativeElement(2),
         PathError::BadCharacter { ch: '\u{1f600}', at: 3 },
         PathError::TooLong(9000),
+        PathError::TooDeep(300),
     ];
     let refused =
         faults.map(|fault| CommandBody::Refuse { error: OpError::BadPath(fault), request: RequestHash(0) });

@@ -418,6 +418,9 @@ impl Input<'_> {
                 let [limit, actual] = self.numbers()?;
                 match asked {
                     Asked::DeleteTree(_) => tree_too_large(limit, actual),
+                    Asked::Create(_) if limit == Create::EPHEMERAL_PATHS_MAX as u64 => {
+                        too_long_ephemerals(actual)
+                    }
                     Asked::Create(_) => too_many_ephemerals(),
                     _ => too_many_quotas(),
                 }
@@ -494,6 +497,16 @@ pub(crate) fn too_many_ephemerals() -> OpError {
         limit: Create::EPHEMERALS_MAX as u64,
         actual: Create::EPHEMERALS_MAX as u64 + 1,
         remedy: "delete some, or create the others in another session".to_owned(),
+    }
+}
+
+/// The error for an ephemeral whose path is too long for the rest of the limit of a session.
+pub(crate) fn too_long_ephemerals(actual: u64) -> OpError {
+    OpError::LimitExceeded {
+        what: "bytes of paths of ephemerals of the session".to_owned(),
+        limit: Create::EPHEMERAL_PATHS_MAX as u64,
+        actual,
+        remedy: "delete some, take shorter names, or create the others in another session".to_owned(),
     }
 }
 

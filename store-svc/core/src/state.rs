@@ -318,6 +318,11 @@ impl State {
         self.tree.end_export();
     }
 
+    /// Bounds what all walks together save, in bytes. A walk that exceeds it ends.
+    pub(crate) fn limit_walks(&mut self, bytes: usize) {
+        self.tree.limit_walks(bytes);
+    }
+
     /// Begins a walk through the state as of now; see [`Tree`]'s walks.
     ///
     /// # Errors
@@ -359,6 +364,13 @@ impl State {
     #[must_use]
     pub fn dirty_len(&self) -> usize {
         self.tree.dirty_len() + self.sessions.dirty_len()
+    }
+
+    /// Total bytes of the paths in these records. They are built for the call; larger values are shared with
+    /// the tree.
+    #[must_use]
+    pub fn dirty_path_bytes(&self) -> usize {
+        self.tree.dirty_path_bytes()
     }
 
     /// Approximate size of these records. Computing it takes about as long as [`State::take_dirty`].

@@ -1212,3 +1212,43 @@ fn the_feature_level_is_a_part_of_the_state() {
     });
     assert!(State::load(records).is_err());
 }
+
+#[test]
+fn b07_the_paths_of_the_ephemerals_of_a_session_have_a_bound_and_so_have_those_of_changes() {
+    let mut log = Log::new();
+    let (s, other) = (log.open(), log.open());
+    let long = |n: usize| format!("/{n:06}{}", "x".repeat(8_000));
+    let fit = Create::EPHEMERAL_PATHS_MAX / long(0).len();
+    let parts = |range: std::ops::Range<usize>| {
+        let part = |n: usize| match create(&long(n), true) {
+            Write::Create(create) => MultiOp::Create(create),
+            other => panic!("{other:?}"),
+        };
+        Write::Multi(range.map(part).collect())
+    };
+    let mut number = 0;
+    for first in (0..fit).step_by(500) {
+        number += 1;
+        assert!(log.write(s, number, number - 1, parts(first..fit.min(first + 500))).result.is_ok());
+    }
+    assert_eq!(log.state.dirty_path_bytes(), fit * long(0).len() + "/".len());
+    let one_more = log.write(s, number + 1, number, create(&long(fit), true));
+    let Err(error @ OpError::LimitExceeded { .. }) = &one_more.result else { panic!("{one_more:?}") };
+    assert!(error.to_string().contains("bytes of paths of ephemerals of the session"), "{error}");
+    assert_eq!(log.write(s, number + 1, number, create(&long(fit), true)), one_more, "the result is kept");
+    assert!(log.write(s, number + 2, number + 1, create("/short", true)).result.is_ok(), "it fits");
+    assert!(log.write(other, 1, 0, create(&long(fit), true)).result.is_ok());
+    let delete = Write::Delete { path: Path::new(&long(0)).unwrap(), version: None };
+    assert!(log.write(s, number + 3, number + 2, delete).result.is_ok());
+    assert!(log.write(s, number + 4, number + 3, create(&long(fit + 1), true)).result.is_ok());
+    let ended = log.apply(&close(s)).result;
+    assert_eq!(ended, Ok(WriteOutcome::SessionClosed { ephemerals: fit as u32 + 1 }));
+    // One created, all others removed.
+    let removed = (fit + 1) * long(0).len() + "/short".len();
+    assert_eq!(log.state.dirty_path_bytes(), removed + long(0).len() + "/".len());
+    let changes = log.state.take_dirty();
+    assert!(changes.znodes.len() >= fit && log.state.dirty_path_bytes() == 0);
+    log.state.forget_checkpoint();
+    assert_eq!(log.state.dirty_path_bytes(), long(0).len() + "/".len());
+    assert_eq!(log.state.digest(), log.state.recompute_digest());
+}

@@ -78,7 +78,7 @@ impl<Q: Quorum> Running<Q> {
     pub(super) fn keep(&mut self) {
         let now = Instant::now();
         let state = self.driver.shell.server.state();
-        if !state.is_whole() && state.dirty_len() > DIRTY_MANY {
+        if !state.is_whole() && are_many(state) {
             // Writing the whole state then costs less than tracking the changes.
             self.driver.shell.server.forget_checkpoint();
         }
@@ -101,7 +101,7 @@ impl<Q: Quorum> Running<Q> {
             return;
         }
         let server = &mut self.driver.shell.server;
-        let job = match server.state().is_whole() && server.state().dirty_len() > DIRTY_MANY {
+        let job = match server.state().is_whole() && are_many(server.state()) {
             false => Job::Changes(server.take_dirty()),
             true => Job::Whole(self.begin_export(true)),
         };
@@ -196,8 +196,8 @@ impl<Q: Quorum> Running<Q> {
     /// under load. Checkpoints of a whole large state are rarer, because there are also snapshots of
     /// it.
     pub(super) fn checkpoint_due(&self) -> Option<Instant> {
-        let dirty = self.driver.shell.server.state().dirty_len();
-        if dirty == 0 {
+        let state = self.driver.shell.server.state();
+        if state.dirty_len() == 0 {
             return None;
         }
         let Schedule { checkpoint, last_entry, failed, .. } = &self.schedule;
@@ -206,12 +206,17 @@ impl<Q: Quorum> Running<Q> {
         }
         let (checkpoint, last_entry) = (*checkpoint, *last_entry);
         let soonest = checkpoint + CHECKPOINT_MIN;
-        let (quiet, latest) = match dirty > DIRTY_MANY {
+        let (quiet, latest) = match are_many(state) {
             true => (WHOLE_QUIET, WHOLE_MAX),
             false => (QUIET, CHECKPOINT_MAX),
         };
         Some((last_entry + quiet).max(soonest).min(checkpoint + latest))
     }
+}
+
+/// Whether the changes are too many to collect them at once.
+pub(super) fn are_many(state: &store_core::State) -> bool {
+    state.dirty_len() > DIRTY_MANY || state.dirty_path_bytes() > DIRTY_PATHS
 }
 
 /// Minimum interval between checkpoints.
@@ -223,6 +228,8 @@ pub(super) const QUIET: Duration = Duration::from_millis(200);
 /// Maximum number of changed records that are tracked and copied at once for the checkpoint. Beyond it,
 /// the whole of a larger state is written again, in parts.
 pub(super) const DIRTY_MANY: usize = 65_536;
+/// The same for the bytes of their paths, which the tracking and the copy hold in memory.
+pub(super) const DIRTY_PATHS: usize = 16 << 20;
 /// When a large state is written again: after the first time without an entry, or after the second in
 /// any case. sled's thread needs minutes for each ten million znodes.
 const WHOLE_QUIET: Duration = Duration::from_secs(30);

@@ -94,7 +94,7 @@ pub(super) fn is_light(op: &Op) -> bool {
 
 /// Work for a request besides its answer, in the units of [`Answers::worked`].
 pub(super) fn work_of(op: &Op) -> usize {
-    let of_path = |path: &str| EACH + path.len() / 8;
+    let of_path = |path: &str| EACH + path.len() / 32;
     match op {
         Op::Read(read, _) => of_path(read.path().as_str()),
         Op::MultiRead(reads, _) => reads.iter().map(|read| of_path(read.path().as_str())).sum(),

@@ -68,6 +68,10 @@ pub struct Limits {
     pub watches_session: usize,
     /// Maximum number of watches of this node.
     pub watches_node: usize,
+    /// Maximum bytes of the paths that a connection watches; a path counts for each of its watches.
+    pub watch_bytes_session: usize,
+    /// Maximum size of all watches of this node in memory, with their paths, in bytes.
+    pub watch_bytes_node: usize,
     /// Limit of the unsent bytes of events on a connection. Above it, the connection receives further
     /// events from the history after it has taken these.
     pub events_max: usize,
@@ -75,6 +79,8 @@ pub struct Limits {
     pub history_entries: usize,
     /// Maximum size of the history, in bytes.
     pub history_bytes: usize,
+    /// Maximum size of the old versions that all walks together save, in bytes. A walk that exceeds it ends.
+    pub walk_bytes: usize,
 }
 
 impl Limits {
@@ -87,6 +93,13 @@ impl Limits {
             multi_parts: number(self.multi_ops_max),
             watches: number(self.watches_session),
         }
+    }
+
+    /// Maximum memory that clients can make a store hold under these limits, besides its tree, in bytes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let kept = crate::KEPT_POOL + crate::KEPT_RESERVE * self.sessions_max as usize;
+        self.unsent_total_max + self.watch_bytes_node + self.history_bytes + self.walk_bytes + kept
     }
 
     /// Interval of a node's reports of signs of life to the leader. It leaves most of the shortest
@@ -116,9 +129,12 @@ impl Default for Limits {
             unsent_total_max: 128 << 20,
             watches_session: 100_000,
             watches_node: 1_000_000,
+            watch_bytes_session: 16 << 20,
+            watch_bytes_node: 64 << 20,
             events_max: 1 << 20,
             history_entries: 1 << 20,
             history_bytes: 64 << 20,
+            walk_bytes: 64 << 20,
         }
     }
 }

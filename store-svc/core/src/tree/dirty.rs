@@ -16,26 +16,36 @@ pub(super) struct Dirty {
     marked: usize,
     /// Paths of removed znodes. Some may exist again, or occur twice.
     removed: Vec<Path>,
+    /// Total bytes of the paths of all of these.
+    path_bytes: usize,
     /// Everything counts as changed, and nothing is marked.
     untracked: bool,
 }
 
 impl Dirty {
     /// Records that a znode is new or changed.
-    pub(super) fn mark(&mut self, id: NodeId, slot: &mut Slot) {
-        if !self.untracked && !slot.dirty {
+    pub(super) fn mark(&mut self, id: NodeId, slot: &mut Slot, path_len: usize) {
+        if self.tracks(slot) {
             slot.dirty = true;
             self.ids.push(id);
             self.marked += 1;
+            self.path_bytes += path_len;
         }
+    }
+
+    /// Whether this znode has to be marked.
+    pub(super) fn tracks(&self, slot: &Slot) -> bool {
+        !self.untracked && !slot.dirty
     }
 
     /// Records that a znode was removed and is no longer in its slot.
     pub(super) fn remove(&mut self, path: &Path, slot: &mut Slot) {
         if std::mem::take(&mut slot.dirty) {
             self.marked -= 1;
+            self.path_bytes -= path.as_str().len();
         }
         if !self.untracked {
+            self.path_bytes += path.as_str().len();
             self.removed.push(path.clone());
         }
     }
@@ -56,6 +66,11 @@ impl Dirty {
 
     pub(super) fn untracked(&self) -> bool {
         self.untracked
+    }
+
+    /// Total bytes of the paths of changed and removed znodes.
+    pub(super) fn path_bytes(&self) -> usize {
+        self.path_bytes
     }
 
     /// Number of marked znodes, and of removed ones.

@@ -343,6 +343,14 @@ impl Tree {
         self.acls.dirty_len() + if self.dirty.untracked() { self.nodes.len() } else { self.dirty.len() }
     }
 
+    /// Total bytes of the paths that [`Tree::take_dirty`] would collect.
+    pub(crate) fn dirty_path_bytes(&self) -> usize {
+        match self.dirty.untracked() {
+            true => self.bytes - self.nodes[ROOT].below().bytes as usize - self.nodes[ROOT].data_len(),
+            false => self.dirty.path_bytes(),
+        }
+    }
+
     /// Approximate size of the records that [`Tree::take_dirty`] and [`Tree::take_dirty_acls`] would
     /// return. Computing it takes about as long as those calls.
     pub(crate) fn dirty_bytes(&self) -> usize {

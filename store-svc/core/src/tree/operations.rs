@@ -73,10 +73,8 @@ impl Tree {
             return Err(OpError::NoChildrenForEphemerals(Path::new(parent_str)?));
         }
         self.admit(parent, 1, create.data_len())?;
-        if let Some(owned) = life.owner().and_then(|owner| self.ephemerals.get(&owner))
-            && owned.ids.len() as usize >= Create::EPHEMERALS_MAX
-        {
-            return Err(kept::too_many_ephemerals());
+        if let Some(owned) = life.owner().and_then(|owner| self.ephemerals.get(&owner)) {
+            owned.admit(&path)?;
         }
         // Before the parent gets another child.
         self.before_change(parent, parent_str);
@@ -442,7 +440,10 @@ impl Tree {
 
     pub(super) fn mark(&mut self, id: NodeId) {
         debug_assert!(self.nodes[id].exported == self.exported, "a change without a call of `before_change`");
-        self.dirty.mark(id, &mut self.nodes[id]);
+        if self.dirty.tracks(&self.nodes[id]) {
+            let len = self.path_len(id);
+            self.dirty.mark(id, &mut self.nodes[id], len);
+        }
     }
 }
 

@@ -3,13 +3,16 @@
 
 use std::cmp::Ordering;
 
-use api::{Page, Path, Permissions, QuotaAt, ReadOutcome, SessionId};
+use api::{Create, OpError, Page, Path, Permissions, QuotaAt, ReadOutcome, SessionId};
 
 use super::{
     By, Tree,
     slab::{NodeId, ROOT},
 };
-use crate::sorted::{Iter, Sorted};
+use crate::{
+    kept,
+    sorted::{Iter, Sorted},
+};
 
 /// The ephemerals of a session.
 #[derive(Default, Debug)]
@@ -17,6 +20,23 @@ pub(super) struct Owned {
     pub(super) ids: Sorted<NodeId>,
     /// Total bytes of their paths.
     pub(super) bytes: usize,
+}
+
+impl Owned {
+    /// Whether the session may own another ephemeral.
+    ///
+    /// # Errors
+    /// [`OpError::LimitExceeded`]
+    pub(super) fn admit(&self, path: &Path) -> Result<(), OpError> {
+        if self.ids.len() as usize >= Create::EPHEMERALS_MAX {
+            return Err(kept::too_many_ephemerals());
+        }
+        let bytes = self.bytes + path.as_str().len();
+        if bytes > Create::EPHEMERAL_PATHS_MAX {
+            return Err(kept::too_long_ephemerals(bytes as u64));
+        }
+        Ok(())
+    }
 }
 
 impl Tree {
@@ -178,7 +198,7 @@ impl Tree {
 
 #[cfg(test)]
 mod tests {
-    use api::{Create, Identities, NodeKind, Quota, Read, Write, Zxid, quota::Bounds};
+    use api::{Identities, NodeKind, Quota, Read, Write, Zxid, quota::Bounds};
 
     use super::*;
     use crate::tree::At;

@@ -19,8 +19,18 @@ use super::{Tree, slab::NodeId, znode::Slot};
 const ASIDE_MAX: usize = 8 << 20;
 
 /// The running walks.
-#[derive(Default, Debug)]
-pub(super) struct Walks(BTreeMap<WalkId, Walking>);
+#[derive(Debug)]
+pub(super) struct Walks {
+    running: BTreeMap<WalkId, Walking>,
+    /// Maximum size of the saved versions of all walks, in bytes.
+    bytes_max: usize,
+}
+
+impl Default for Walks {
+    fn default() -> Walks {
+        Walks { running: BTreeMap::new(), bytes_max: usize::MAX }
+    }
+}
 
 #[derive(Debug)]
 struct Walking {
@@ -60,7 +70,7 @@ fn place(path: &Path) -> Place {
 
 impl Walks {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.running.is_empty()
     }
 }
 
@@ -89,13 +99,18 @@ impl Tree {
             hidden: None,
             end: WalkEnd::default(),
         };
-        self.walks.0.insert(id, walking);
+        self.walks.running.insert(id, walking);
         Ok(())
+    }
+
+    /// Bounds what all walks together save, in bytes.
+    pub(crate) fn limit_walks(&mut self, bytes: usize) {
+        self.walks.bytes_max = bytes;
     }
 
     /// Ends this walk.
     pub(crate) fn end_walk(&mut self, id: WalkId) {
-        self.walks.0.remove(&id);
+        self.walks.running.remove(&id);
     }
 
     /// The next znodes of a walk; `None` if the caller has no walk of this name. Visits at most `most`
@@ -109,10 +124,10 @@ impl Tree {
         caller: &Identities,
         (most, bytes): (usize, usize),
     ) -> Option<Result<WalkPart, OpError>> {
-        if self.walks.0.get(&id)?.identities != *caller {
+        if self.walks.running.get(&id)?.identities != *caller {
             return None;
         }
-        let mut walking = self.walks.0.remove(&id)?;
+        let mut walking = self.walks.running.remove(&id)?;
         let zxid = walking.zxid;
         if walking.lost {
             return Some(Err(OpError::Gone { oldest: zxid }));
@@ -152,7 +167,7 @@ impl Tree {
         drop(live);
         let end = over.then_some(walking.end);
         if !over {
-            self.walks.0.insert(id, walking);
+            self.walks.running.insert(id, walking);
         }
         Some(Ok(WalkPart { id, zxid, znodes, end }))
     }
@@ -174,8 +189,12 @@ impl Tree {
         let path = super::path_of(path);
         let Tree { nodes, acls, walks, .. } = self;
         let slot = &nodes[id];
-        for walking in walks.0.values_mut() {
-            walking.set_aside(slot, &path, || acls.get(slot.acl));
+        let saved: usize = walks.running.values().map(|walking| walking.bytes).sum();
+        let mut left = walks.bytes_max.saturating_sub(saved);
+        for walking in walks.running.values_mut() {
+            let before = walking.bytes;
+            walking.set_aside(slot, &path, left, || acls.get(slot.acl));
+            left = (left + before).saturating_sub(walking.bytes);
         }
     }
 }
@@ -192,7 +211,8 @@ impl Walking {
         Found { znode: WatchedZnode { path: path.clone(), stat: slot.stat(), data }, acl }
     }
 
-    fn set_aside(&mut self, slot: &Slot, path: &Path, acl: impl FnOnce() -> Acl) {
+    /// Saves the old version of a znode; with more than `left` bytes, or too many in all, the walk is lost.
+    fn set_aside(&mut self, slot: &Slot, path: &Path, left: usize, acl: impl FnOnce() -> Acl) {
         if self.lost || slot.czxid > self.zxid || !self.includes(path) {
             return;
         }
@@ -202,9 +222,10 @@ impl Walking {
             return;
         }
         let found = self.found(slot, path, acl());
-        self.bytes += found.weight();
+        let weight = found.weight();
+        self.bytes += weight;
         self.aside.insert(place, found);
-        if self.bytes > ASIDE_MAX {
+        if self.bytes > ASIDE_MAX || weight > left {
             (self.aside, self.bytes, self.lost) = (BTreeMap::new(), 0, true);
         }
     }

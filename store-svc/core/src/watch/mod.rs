@@ -58,6 +58,8 @@ pub struct WatchFigures {
     pub watches: usize,
     /// Number of watched paths.
     pub paths: usize,
+    /// Approximate size of these watches and paths in memory.
+    pub bytes: usize,
     /// Number of connections with watches.
     pub streams: usize,
     /// Number of changes in the history, and their bytes.
@@ -121,6 +123,7 @@ impl Watches {
         WatchFigures {
             watches: self.table.len(),
             paths: self.table.paths(),
+            bytes: self.table.bytes(),
             streams: self.table.streams(),
             history: (self.history.len(), self.history.bytes()),
             history_since_ms: self.history.since_ms(),
@@ -255,7 +258,7 @@ impl Watches {
         let bad = |what: &str| Err(OpError::BadArguments(format!("WatchSpec.{what}")));
         let (of_conn, of_node) = (self.table.count(conn), self.table.len());
         let limit = |of: &str, limit: usize, actual: usize| OpError::LimitExceeded {
-            what: format!("watches of this {of}"),
+            what: of.to_owned(),
             limit: limit as u64,
             actual: actual as u64,
             remedy: "cancel unused watches, or watch a subtree with one watch instead of each znode"
@@ -273,10 +276,20 @@ impl Watches {
                 "id: the stream has a watch {id} already; cancel it first, or take another number"
             )),
             _ if of_conn >= limits.watches_session => {
-                Err(limit("session", limits.watches_session, of_conn + 1))
+                Err(limit("watches of this session", limits.watches_session, of_conn + 1))
             }
-            _ if of_node >= limits.watches_node => Err(limit("node", limits.watches_node, of_node + 1)),
-            _ => Ok(()),
+            _ if of_node >= limits.watches_node => {
+                Err(limit("watches of this node", limits.watches_node, of_node + 1))
+            }
+            WatchSpec { path, .. } => {
+                let (conn, node) = self.table.bytes_with(conn, path);
+                let (of_conn, of_node) = (limits.watch_bytes_session, limits.watch_bytes_node);
+                match (conn > of_conn, node > of_node) {
+                    (true, _) => Err(limit("bytes of paths that this session watches", of_conn, conn)),
+                    (_, true) => Err(limit("bytes of watches of this node", of_node, node)),
+                    _ => Ok(()),
+                }
+            }
         }
     }
 

@@ -19,6 +19,10 @@ use api::{
 
 use crate::{server::ConnId, sorted::Sorted};
 
+/// Approximate size of a watch, and of a path besides its text, in bytes.
+const WATCH: usize = 40;
+const PATH: usize = 160;
+
 /// Watches, by path and by stream.
 #[derive(Default, Debug)]
 pub(super) struct Table {
@@ -29,6 +33,8 @@ pub(super) struct Table {
     by_conn: BTreeMap<ConnId, u32>,
     /// Number of subtree watches by the number of path elements.
     trees: Vec<u32>,
+    /// Approximate bytes of the watched paths in memory; each counts once.
+    path_bytes: usize,
     /// Ended streams, and their watches that are not removed yet. No connection leads to them.
     ending: VecDeque<(u32, Vec<u32>)>,
 }
@@ -70,6 +76,8 @@ struct Stream {
     conn: ConnId,
     /// By id.
     watches: Sorted<u32>,
+    /// Total bytes of their paths; a path counts for each of its watches.
+    bytes: usize,
 }
 
 /// The part of a change for one stream: the watch ids, whether a watch wants the value, and the ids
@@ -97,6 +105,19 @@ impl Table {
         self.by_path.len()
     }
 
+    /// Approximate size of all watches and their paths in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.path_bytes + WATCH * self.len()
+    }
+
+    /// With one more watch of a connection: the bytes of the paths of its watches, and those of the node
+    /// for [all watches](Table::bytes).
+    pub(super) fn bytes_with(&self, conn: ConnId, path: &Path) -> (usize, usize) {
+        let (len, known) = (path.as_str().len(), self.by_path.contains_key(path));
+        let of_conn = self.stream(conn).map_or(0, |(_, stream)| stream.bytes);
+        (of_conn + len, self.bytes() + WATCH + if known { 0 } else { PATH + len })
+    }
+
     /// The connections with watches, in order.
     pub(super) fn conns(&self) -> impl Iterator<Item = ConnId> + '_ {
         self.by_conn.keys().copied()
@@ -114,13 +135,14 @@ impl Table {
     /// Adds a watch with an id that is new for the connection. It receives nothing up to `floor`.
     pub(super) fn insert(&mut self, conn: ConnId, spec: &WatchSpec, floor: Zxid) {
         let Table { by_conn, streams, .. } = self;
-        let new = || streams.insert(Stream { conn, watches: Sorted::default() });
+        let new = || streams.insert(Stream { conn, watches: Sorted::default(), bytes: 0 });
         let stream = *by_conn.entry(conn).or_insert_with(new);
         let known = self.by_path.get(&spec.path).copied();
         let path = known.unwrap_or_else(|| {
             let watches = List::Empty;
             let path = self.paths.insert(Watched { path: spec.path.clone(), watches, trees: 0 });
             self.by_path.insert(spec.path.clone(), path);
+            self.path_bytes += PATH + spec.path.as_str().len();
             path
         });
         let number = self.watches.insert(Watch {
@@ -143,6 +165,7 @@ impl Table {
         let Table { watches, paths, streams, .. } = self;
         if let Some(stream) = streams.get_mut(stream) {
             stream.watches.insert(number, |other| id_of(watches, other).cmp(&spec.id));
+            stream.bytes += spec.path.as_str().len();
         }
         if let Some(watched) = paths.get_mut(path) {
             watched.watches.insert(number, |other| key(watches, other).cmp(&(stream, number)));
@@ -153,9 +176,11 @@ impl Table {
     /// Removes a watch. Returns false if this id does not exist.
     pub(super) fn remove(&mut self, conn: ConnId, id: u32) -> bool {
         let Some(watch) = self.find(conn, id) else { return false };
-        let Table { watches, streams, by_conn, .. } = self;
+        let Table { watches, streams, by_conn, paths, .. } = self;
         let Some(&number) = by_conn.get(&conn) else { return false };
         let Some(stream) = streams.get_mut(number) else { return false };
+        let path = watches.get(watch).and_then(|watch| paths.get(watch.path));
+        stream.bytes -= path.map_or(0, |watched| watched.path.as_str().len());
         stream.watches.remove(watch, |other| id_of(watches, other).cmp(&id));
         // A stream without watches is not stored.
         if stream.watches.len() == 0 {
@@ -364,6 +389,7 @@ impl Table {
             && let Some(watched) = paths.remove(watch.path)
         {
             self.by_path.remove(&watched.path);
+            self.path_bytes -= PATH + watched.path.as_str().len();
             if self.by_path.capacity() > 8 * self.by_path.len().max(64) {
                 self.by_path.shrink_to(2 * self.by_path.len());
             }

@@ -1,6 +1,9 @@
 //! Limits: requests, connections, time-outs, answers that clients do not take, a full disk.
 
-use super::*;
+use super::{
+    watches::{add, limited, watch},
+    *,
+};
 
 #[test]
 fn too_many_requests_or_connections_are_refused() {
@@ -165,4 +168,42 @@ fn b14_a_refused_write_that_is_sent_again_to_a_node_with_other_limits_is_refused
     let again = other.take_replies(1);
     let [(_, Err(OpError::BadArguments(why)))] = &again[..] else { panic!("{again:?}") };
     assert!(why.contains("refused it as malformed"), "{why}");
+}
+
+#[test]
+fn b07_the_paths_of_watches_have_a_bound_in_bytes_for_a_session_and_for_the_node() {
+    let limits = Limits { watch_bytes_session: 40 << 10, watch_bytes_node: 100 << 10, ..Limits::default() };
+    let (mut node, _) = limited(4, limits);
+    let long = |n: u32| format!("/{n:06}-{}", "x".repeat(8_000));
+    let refused = |node: &mut Node, conn: u64, id: u32, p: &str| {
+        node.ask(conn, u64::from(id), vec![add([watch(id, p, api::watch::WatchScope::Node)])]);
+        node.input(Input::Tick);
+        let last = node.sent.pop();
+        let Some((_, Item::Response(Response { result: Ok(Outcome::Watching(refused)), .. }))) = last else {
+            panic!("{last:?}")
+        };
+        refused.into_iter().next().map(|refused| refused.error.to_string())
+    };
+    for n in 1..=5 {
+        assert_eq!(refused(&mut node, 1, n, &long(n)), None);
+    }
+    // The same path counts again for the session, and not for the node.
+    let error = refused(&mut node, 1, 6, &long(1)).unwrap();
+    assert!(error.contains("bytes of paths that this session watches") && error.contains("cancel unused"));
+    assert_eq!(refused(&mut node, 1, 7, "/short"), None, "what fits is taken");
+    for n in 1..=5 {
+        assert_eq!(refused(&mut node, 2, n, &long(n)), None);
+    }
+    let figures = node.server.watch_figures();
+    assert_eq!((figures.paths, figures.bytes), (6, 5 * 8_008 + 6 + 6 * 160 + 11 * 40));
+    for n in 1..=5 {
+        assert_eq!(refused(&mut node, 3, n, &long(10 + n)), None);
+    }
+    let error = (1..=5).find_map(|n| refused(&mut node, 4, n, &long(20 + n))).unwrap();
+    assert!(error.contains("bytes of watches of this node"), "{error}");
+    node.ask(1, 99, vec![Op::CancelWatches((1..=5).collect())]);
+    assert_eq!(refused(&mut node, 1, 100, &long(1)), None, "there is room again");
+    (1..=4).for_each(|conn| node.input(Input::Closed { conn: ConnId(conn) }));
+    let figures = node.server.watch_figures();
+    assert_eq!((figures.watches, figures.paths, figures.bytes), (0, 0, 0));
 }

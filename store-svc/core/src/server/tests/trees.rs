@@ -197,7 +197,10 @@ fn walks_are_bounded_in_number_and_end_when_nobody_goes_on_with_them() {
     for conn in 40..55 {
         assert!(part(called(&mut node, conn, begin("/"))).end.is_none());
     }
-    assert!(called(&mut node, 56, begin("/")).is_err());
+    assert!(part(called(&mut node, 56, begin("/"))).end.is_none(), "the idle one gives way");
+    assert!(called(&mut node, 57, begin("/")).is_err(), "the others are not idle");
+    node.pass(Duration::from_millis(1_100));
+    assert!(part(called(&mut node, 58, begin("/"))).end.is_none(), "places cannot be kept by waiting");
     assert!(node.server.conns.len() == 1, "calls leave nothing behind");
 }
 
