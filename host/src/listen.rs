@@ -282,6 +282,7 @@ pub async fn serve(
         let place = Arc::new(place);
         let (routes, bounds, shutdown, its_place) =
             (routes.clone(), bounds.clone(), shutdown.clone(), place.clone());
+        let sent = sent.share();
         let audit = audit.clone();
         let one = async move {
             let peer = connection.peer();
@@ -298,8 +299,13 @@ pub async fn serve(
                 // Strangers do not come so far, so they cannot push it out.
                 its_place.is_of(member);
             }
-            let traffic =
-                Traffic::new(bounds.share(&bounds.budget, peer), sent.share(), bounds.message, bounds.users, &its_place);
+            let traffic = Traffic::new(
+                bounds.share(&bounds.budget, peer),
+                sent,
+                bounds.message,
+                bounds.users,
+                &its_place,
+            );
             let calls = Calls {
                 routes,
                 peer,

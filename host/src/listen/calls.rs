@@ -80,9 +80,7 @@ impl Calls {
                         None => answer.await?,
                         Some(limit) => match tokio::time::timeout(limit, answer).await {
                             Ok(answer) => answer?,
-                            Err(_) => {
-                                Status::deadline_exceeded(format!("no answer within {limit:?}")).into_http()
-                            }
+                            Err(_) => late(limit).into_http(),
                         },
                     };
                     (answer, Some(entered))
@@ -113,6 +111,15 @@ pub(crate) fn certificate(caller: &Caller) -> Option<Fingerprint> {
 }
 
 const UNREAD: &str = "too many answers of this connection are not read; read them, then repeat the call";
+
+/// The client's deadline has passed. Whether a write was carried out is not known.
+fn late(limit: Duration) -> Status {
+    let unknown = proto::client::to_status(&OpError::Unknown(format!(
+        "no answer within {limit:?}, the deadline of the call; a write may have been carried out: read before you repeat it"
+    )));
+    let (details, metadata) = (bytes::Bytes::copy_from_slice(unknown.details()), unknown.metadata().clone());
+    Status::with_details_and_metadata(Code::DeadlineExceeded, unknown.message(), details, metadata)
+}
 
 /// The client's deadline in the header `grpc-timeout`.
 fn time_limit(headers: &HeaderMap) -> Option<Duration> {
@@ -209,5 +216,19 @@ fn code_name(code: Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_that_has_passed_tells_that_a_write_may_have_been_carried_out() {
+        let status = late(Duration::from_secs(2));
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        let error = proto::client::details(&status).unwrap();
+        assert_eq!((error.code(), error.fate()), (api::ErrorCode::Unknown, api::Fate::Unknown), "{error}");
+        assert!(status.message().contains("read before you repeat it"), "{status}");
     }
 }
