@@ -211,9 +211,12 @@ fn a_multi_is_done_as_a_whole_or_not_at_all() {
 fn top_shows_roles_and_rates_on_a_screen_and_as_text() {
     let mut ensemble = Ensemble::start();
     ensemble.all_serve();
-    let load = command_at(&ensemble.all(), &["bench", "set", "--seconds", "5", "--sessions", "3"])
-        .stdout(Stdio::null())
-        .spawn();
+    let load = command_at(
+        &ensemble.all(),
+        &["bench", "set", "--seconds", "5", "--sessions", "2", "--in-flight", "4", "--timeout", "60s"],
+    )
+    .stdout(Stdio::null())
+    .spawn();
     let mut load = load.unwrap();
     // The load begins after a moment.
     eventually("top shows writes", || {
