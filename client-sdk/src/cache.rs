@@ -169,7 +169,10 @@ impl Cached {
                 true
             }
             WatchEvent::Changes { changes, .. } => {
-                changes.iter().fold(true, |enough, change| self.change(change) && enough)
+                // All of them, also behind one that says too little.
+                let mut enough = true;
+                changes.iter().for_each(|change| enough &= self.change(change));
+                enough
             }
         }
     }

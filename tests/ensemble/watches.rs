@@ -192,7 +192,7 @@ async fn caches_show_what_there_is_after_their_node_and_the_leader_have_died() {
     there.sort();
     assert_eq!(shown(&tree), there);
     let (root, below) = there.split_first().unwrap();
-    assert_eq!(shown(&node), [root.clone()]);
+    assert_eq!(shown(&node), std::slice::from_ref(root));
     assert_eq!(shown(&children), below);
     assert_eq!(tree.get("/c/1").unwrap().data, children.get("/c/1").unwrap().data);
     assert_eq!((tree.get("/d"), children.get("/c")), (None, None));
