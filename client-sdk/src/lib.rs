@@ -37,7 +37,10 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A [`Cache`] keeps a copy of a znode, of its children or of a subtree by such a watch.
 
+mod cache;
 mod client;
 mod clock;
 mod cluster;
@@ -67,6 +70,7 @@ pub use api::{
 };
 pub use api::{EnsembleId, Membership, ports::PeerReport};
 pub use api::{Fate, Retry};
+pub use cache::Cache;
 pub use client::{Client, CreateMode, Pending, SessionEvent};
 pub use client_core::Failure;
 pub use cluster::{set_level, upgrade_status};

@@ -31,6 +31,11 @@ impl Shared {
         before.saturating_sub(bytes) <= HELD_MAX / 2 && self.parked.swap(false, Ordering::SeqCst)
     }
 
+    /// Whether news are held back until the reader requests them.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.parked.load(Ordering::SeqCst)
+    }
+
     /// Some bytes more wait for the reader. Whether the watch has to be parked.
     fn put(&self, bytes: usize) -> bool {
         if self.held.fetch_add(bytes, Ordering::SeqCst) + bytes <= HELD_MAX

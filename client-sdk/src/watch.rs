@@ -207,7 +207,15 @@ impl Watch {
         self.known
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<WatchEvent, ClientError>>> {
+    /// Whether more events wait at the node, because too many waited here.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.shared.is_parked()
+    }
+
+    pub(crate) fn poll_event(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<WatchEvent, ClientError>>> {
         loop {
             let news = match self.first.take() {
                 Some(news) => news,

@@ -19,6 +19,7 @@ mod kinds;
 mod levels;
 mod maintenance;
 mod observability;
+mod python;
 mod scenarios;
 #[path = "../skipped.rs"]
 mod skipped;

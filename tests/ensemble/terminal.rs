@@ -59,11 +59,24 @@ impl Terminal {
     /// Waits until the terminal has shown this text, and forgets all up to there.
     fn expect(&mut self, text: &str) {
         let found = |seen: &mut Vec<u8>| {
-            let at = seen.windows(text.len()).position(|part| part == text.as_bytes());
+            let at = match text.len() {
+                0 => Some(0),
+                length => seen.windows(length).position(|part| part == text.as_bytes()),
+            };
             at.inspect(|at| drop(seen.drain(..at + text.len()))).is_some()
         };
         let shown = within(PATIENCE, || found(&mut self.seen.lock().unwrap()));
         assert!(shown, "the terminal does not show {text:?}, but {:?}", self.text());
+    }
+
+    /// Types a line for the shell, which shows this, and waits until it is ready for the next one. Without waiting, Ctrl-C would end the
+    /// command that runs, and keys would be lost.
+    fn enter(&mut self, keys: &str, shown: &str) {
+        self.press(keys);
+        // The editor lets the terminal go, and takes it again: bracketed paste goes off and on.
+        for text in ["\x1b[?2004l", shown, "\x1b[?2004h"] {
+            self.expect(text);
+        }
     }
 
     /// The exit code of the command.
@@ -104,20 +117,17 @@ fn a_shell_completes_paths_keeps_ephemerals_and_a_history() {
     let state = tempfile::tempdir().unwrap();
     let Some(mut shell) = Terminal::open(&ensemble, &["shell"], state.path()) else { return };
     shell.expect("/> ");
-    shell.press("cd /ap\twor\t\r");
+    shell.enter("cd /ap\twor\t\r", "");
     shell.expect("/app/workers> ");
-    shell.press("pwd\r");
-    shell.expect("/app/workers\r\n");
-    shell.press("cre\t-e member here\r");
-    shell.expect("/app/workers/member\r\n");
+    shell.enter("pwd\r", "/app/workers\r\n");
+    shell.enter("cre\t-e member here\r", "/app/workers/member\r\n");
     assert_eq!(ensemble.ok(&["get", "/app/workers/member"]), "here");
-    shell.press("ls\r");
-    shell.expect("member\r\n");
-    shell.press("get nothing\r");
-    shell.expect("no znode /app/workers/nothing");
-    shell.press("get ../a\t\r");
+    shell.enter("ls\r", "member\r\n");
+    shell.enter("get nothing\r", "no znode /app/workers/nothing");
+    shell.press("get ../a\t");
     shell.expect("'../a name'");
-    shell.press("half a line\x03");
+    shell.enter("\r", "");
+    shell.enter("half a line\x03", "");
     shell.press("exit\r");
     let (code, text) = shell.end();
     assert_eq!(code, Some(0), "{text}");
@@ -211,9 +221,12 @@ fn a_multi_is_done_as_a_whole_or_not_at_all() {
 fn top_shows_roles_and_rates_on_a_screen_and_as_text() {
     let mut ensemble = Ensemble::start();
     ensemble.all_serve();
-    let load = command_at(&ensemble.all(), &["bench", "set", "--seconds", "5", "--sessions", "3"])
-        .stdout(Stdio::null())
-        .spawn();
+    let load = command_at(
+        &ensemble.all(),
+        &["bench", "set", "--seconds", "5", "--sessions", "2", "--in-flight", "4", "--timeout", "60s"],
+    )
+    .stdout(Stdio::null())
+    .spawn();
     let mut load = load.unwrap();
     // The load begins after a moment.
     eventually("top shows writes", || {

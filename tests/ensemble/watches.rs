@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use client_sdk::{ChangeKind, Client, CreateMode, Options, SessionEvent, WatchEvent};
+use client_sdk::{Cache, ChangeKind, Client, CreateMode, Options, ReadLevel, SessionEvent, WatchEvent};
 
 use tokio::task::block_in_place;
 
@@ -121,4 +121,84 @@ fn the_command_line_watches_a_tree() {
     let output = ensemble.ok(&["watch", "/app", "--once", "--from", from]);
     assert!(output.contains("changed") && output.contains("/app"), "{output}");
     ensemble.stop();
+}
+
+/// Caches over the death of their node and of the leader: in the end each shows what there is, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn caches_show_what_there_is_after_their_node_and_the_leader_have_died() {
+    let mut ensemble = block_in_place(Ensemble::start);
+    block_in_place(|| ensemble.all_serve());
+    let reader = Client::connect(ensemble.endpoints.clone(), Options::default()).await.unwrap();
+    let writer = Client::connect(ensemble.endpoints.clone(), Options::default()).await.unwrap();
+    for path in ["/c", "/c/0", "/c/1"] {
+        writer.create(path, "0", CreateMode::default()).await.unwrap();
+    }
+    reader.sync().await.unwrap();
+    let node = Cache::node(&reader, "/c").await.unwrap();
+    let children = Cache::children(&reader, "/c").await.unwrap();
+    let tree = Cache::tree(&reader, "/c").await.unwrap();
+    assert!(!tree.is_stale() && tree.error().is_none());
+    assert_eq!((node.iter().count(), children.iter().count(), tree.iter().count()), (1, 2, 3));
+    let names: Vec<String> = children.iter().map(|znode| znode.path.to_string()).collect();
+    assert_eq!(names, ["/c/0", "/c/1"]);
+
+    let writing = tokio::spawn({
+        let writer = writer.clone();
+        async move {
+            for n in 2..=300u32 {
+                let path = format!("/c/{n}");
+                writer.create(&path, n.to_string(), CreateMode::default()).await.unwrap();
+                writer.set("/c/1", n.to_string(), None).await.unwrap();
+                if n % 2 == 1 {
+                    writer.delete(&format!("/c/{}", n - 1), None).await.unwrap();
+                }
+                writer.set("/c", n.to_string(), None).await.unwrap();
+            }
+        }
+    });
+    let own = reader.endpoint().unwrap().to_owned();
+    let own = 1 + ensemble.endpoints.iter().position(|endpoint| *endpoint == own).unwrap();
+    for victim in [own, block_in_place(|| ensemble.leader())] {
+        block_in_place(|| {
+            ensemble.kill9(victim);
+            ensemble.start_node(victim);
+            ensemble.all_serve();
+        });
+    }
+    writing.await.unwrap();
+    // No cache of children hears of a change of the parent's value, which is the last one.
+    let last = [("/c", vec![&node, &tree]), ("/c/1", vec![&children])];
+    for (path, caches) in last {
+        let (_, stat) = writer.get(path).await.unwrap();
+        let fresh = |cache: &&Cache| !cache.is_stale() && cache.as_of() >= stat.mzxid;
+        let caught_up = block_in_place(|| within(PATIENCE, || caches.iter().all(fresh)));
+        assert!(
+            caught_up,
+            "{path}: {stat:?}, {:?}",
+            caches.iter().map(|cache| cache.as_of()).collect::<Vec<_>>()
+        );
+    }
+    let mut walked = writer.walk("/c").with_data().level(ReadLevel::Linearizable).await.unwrap();
+    let mut there = Vec::new();
+    while let Some(znode) = walked.next().await.unwrap() {
+        there.push((znode.path.to_string(), znode.data, znode.stat.czxid, znode.stat.version));
+    }
+    let shown = |cache: &Cache| -> Vec<_> {
+        let one = |znode: std::sync::Arc<client_sdk::WatchedZnode>| {
+            (znode.path.to_string(), znode.data.clone(), znode.stat.czxid, znode.stat.version)
+        };
+        cache.iter().map(one).collect()
+    };
+    there.sort();
+    assert_eq!(shown(&tree), there);
+    let (root, below) = there.split_first().unwrap();
+    assert_eq!(shown(&node), std::slice::from_ref(root));
+    assert_eq!(shown(&children), below);
+    assert_eq!(tree.get("/c/1").unwrap().data, children.get("/c/1").unwrap().data);
+    assert_eq!((tree.get("/d"), children.get("/c")), (None, None));
+
+    reader.close().await.unwrap();
+    assert!(block_in_place(|| within(PATIENCE, || tree.error().is_some() && tree.is_stale())));
+    ensemble = crate::harness::blocking(ensemble, |ensemble| ensemble.agree()).await;
+    block_in_place(|| ensemble.stop());
 }
