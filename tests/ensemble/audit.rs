@@ -30,7 +30,9 @@ fn s20_each_refusal_and_each_change_of_rights_is_recorded_once_and_no_secret_is(
     let ann = ["--auth", "ann:swordfish"];
     ensemble.ok(&[&["create", "/a", "canary-value"][..], &ann].concat());
     ensemble.ok(&[&["acl", "set", "/a", "auth::rwcda"][..], &ann].concat());
-    for refused in [&["get", "/a"][..], &["set", "/a", "canary-other"], &["acl", "set", "/a", "world:anyone:r"]] {
+    for refused in
+        [&["get", "/a"][..], &["set", "/a", "canary-other"], &["acl", "set", "/a", "world:anyone:r"]]
+    {
         assert!(
             !ensemble.run(&[refused, &["--auth", "bob:hunter2"]].concat()).status.success(),
             "{refused:?}"
