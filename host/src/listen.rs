@@ -341,11 +341,12 @@ pub(crate) fn handshake_failed(
     why: &HandshakeError,
     audit: &audit::Log,
 ) -> Closed {
-    if !matches!(why, HandshakeError::Slow) {
+    let slow = matches!(why, HandshakeError::Slow | HandshakeError::GaveWay);
+    if !slow {
         audit.record_stranger(port.name(), peer.ip().to_canonical(), why);
     }
     let members = matches!(port, Port::Quorum | Port::Election);
-    if members && !matches!(why, HandshakeError::Slow) && closed::is_due(port, Closed::Handshake) {
+    if members && !slow && closed::is_due(port, Closed::Handshake) {
         tracing::warn!(port = port.name(), %peer, reason = %why, "TLS handshake failed");
     } else {
         tracing::debug!(port = port.name(), %peer, reason = %why, "TLS handshake failed");

@@ -218,9 +218,7 @@ impl From<Status> for NoLink {
                 NoLink::Refused(status.message().to_owned())
             }
             // If it could not connect, the cause is more than "transport error".
-            _ => NoLink::Unreachable(
-                status.source().map_or_else(|| status.message().to_owned(), |cause| root_cause(cause)),
-            ),
+            _ => NoLink::Unreachable(status.source().map_or_else(|| status.message().to_owned(), root_cause)),
         }
     }
 }

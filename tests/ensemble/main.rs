@@ -13,6 +13,7 @@ mod dashboards;
 mod disks;
 mod durability;
 mod failover;
+mod floods;
 mod harness;
 mod identity;
 mod kinds;

@@ -1,20 +1,12 @@
 //! Securing accepted connections.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    fmt, io,
-    net::IpAddr,
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use api::PeerId;
 use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    sync::Notify,
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::either::Either;
@@ -22,6 +14,7 @@ use tonic::{Request, Status};
 
 use crate::{
     Certificates, Keeper, Mode,
+    handshakes::Handshakes,
     keeper::HTTP2,
     names::{carries, fingerprint, gateway_name, member_name, members_named, subject},
     trust::{Side, Trust},
@@ -88,6 +81,9 @@ pub enum HandshakeError {
     /// Not ended in time.
     #[error("no TLS handshake within {HANDSHAKE_WITHIN:?}")]
     Slow,
+    /// Too slow while others wait for their handshakes.
+    #[error("no TLS handshake while others waited")]
+    GaveWay,
     /// Plaintext where TLS is required, or a fault of either side.
     #[error("{0}")]
     Failed(String),
@@ -156,12 +152,16 @@ impl Acceptor {
         // A client that is slow with its first message costs no more than its place on the port.
         let begun =
             LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await.map_err(failed)?;
-        let _place = self.handshakes.enter(address).await;
+        let place = self.handshakes.enter(address).await;
         // Before the certificates are read: a change meanwhile is looked at again.
         let (generation, current) = (self.keeper.generation(), self.keeper.current());
         let config = if self.http2 { &current.http2 } else { &current.any };
         let bound = |connection: &mut rustls::ServerConnection| connection.set_buffer_limit(Some(UNSENT));
-        let stream = begun.into_stream_with(config.clone(), bound).await.map_err(failed)?;
+        let stream = tokio::select! {
+            stream = begun.into_stream_with(config.clone(), bound) => stream.map_err(failed)?,
+            () = place.gives_way() => return Err(HandshakeError::GaveWay),
+        };
+        drop(place);
         let connection = stream.get_ref().1;
         if self.http2 && connection.alpn_protocol() != Some(HTTP2) {
             return Err(HandshakeError::Failed(
@@ -275,71 +275,12 @@ async fn begins_handshake(stream: &TcpStream) -> Result<bool, HandshakeError> {
     Ok(count == 1 && first[0] == HANDSHAKE)
 }
 
-/// Handshakes under way on one port, by address.
-#[derive(Default)]
-pub(crate) struct Handshakes {
-    under_way: Mutex<HashMap<IpAddr, usize>>,
-    left: Notify,
-}
-
-impl Handshakes {
-    /// Waits for a place. The time limit of the handshake bounds the wait.
-    pub(crate) async fn enter(&self, address: IpAddr) -> UnderWay<'_> {
-        loop {
-            let mut left = pin!(self.left.notified());
-            left.as_mut().enable();
-            if self.try_enter(address) {
-                return UnderWay { handshakes: self, address };
-            }
-            left.await;
-        }
-    }
-
-    fn try_enter(&self, address: IpAddr) -> bool {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = under_way.values().sum();
-        let own = under_way.get(&address).copied().unwrap_or_default();
-        let free = all < HANDSHAKES && own < HANDSHAKES_PER_ADDRESS;
-        if free {
-            under_way.insert(address, own + 1);
-        }
-        free
-    }
-}
-
-impl fmt::Debug for Handshakes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handshakes").finish_non_exhaustive()
-    }
-}
-
-/// A place of [`Handshakes`].
-pub(crate) struct UnderWay<'a> {
-    handshakes: &'a Handshakes,
-    address: IpAddr,
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        let mut under_way = self.handshakes.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        match under_way.get_mut(&self.address) {
-            Some(own) if *own > 1 => *own -= 1,
-            _ => drop(under_way.remove(&self.address)),
-        }
-        drop(under_way);
-        self.handshakes.left.notify_waiters();
-    }
-}
-
 fn failed(e: io::Error) -> HandshakeError {
     HandshakeError::Failed(e.to_string())
 }
 
 /// From accepting a connection to the end of its handshake.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
-/// Handshakes under way on one port, and of one address: the work of strangers is bounded before they have proven anything.
-const HANDSHAKES: usize = 64;
-const HANDSHAKES_PER_ADDRESS: usize = 16;
 /// Bytes of a connection that wait for its socket, encrypted; those that wait before are counted as without TLS.
 const UNSENT: usize = 16 << 10;
 /// Type of a TLS record (RFC 8446, section 5.1).

@@ -51,6 +51,7 @@ mod accept;
 mod any_member;
 mod dial;
 mod files;
+mod handshakes;
 mod issue;
 mod keeper;
 mod names;

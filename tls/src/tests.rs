@@ -125,7 +125,7 @@ async fn members_meet_by_the_names_in_their_certificates() {
 }
 
 #[tokio::test]
-async fn s5_strangers_open_no_port_of_members() {
+async fn s05_strangers_open_no_port_of_members() {
     let (ours, theirs) = (authority(), authority());
     let server = member(&ours, 1);
     let server = keeper(&server, 1);
@@ -174,7 +174,7 @@ async fn a_connection_that_says_nothing_is_given_up() {
 }
 
 #[tokio::test]
-async fn s2_renewed_certificates_and_authorities_are_used_without_a_restart() {
+async fn s02_renewed_certificates_and_authorities_are_used_without_a_restart() {
     let (old, new) = (authority(), authority());
     let (one, two) = (member(&old, 1), member(&old, 2));
     let (server, client) = (keeper(&one, 1), keeper(&two, 2));
@@ -206,7 +206,7 @@ async fn s2_renewed_certificates_and_authorities_are_used_without_a_restart() {
 }
 
 #[tokio::test]
-async fn s3_a_broken_certificate_leaves_the_one_before_in_use() {
+async fn s03_a_broken_certificate_leaves_the_one_before_in_use() {
     let authority = authority();
     let (one, two) = (member(&authority, 1), member(&authority, 2));
     let (server, client) = (keeper(&one, 1), keeper(&two, 2));
@@ -230,7 +230,7 @@ async fn s3_a_broken_certificate_leaves_the_one_before_in_use() {
 }
 
 #[tokio::test]
-async fn s4_a_revoked_certificate_is_refused_and_its_connection_trusted_no_more() {
+async fn s04_a_revoked_certificate_is_refused_and_its_connection_trusted_no_more() {
     let authority = authority();
     let (one, two) = (member(&authority, 1), member(&authority, 2));
     let client = keeper(&two, 2);
@@ -250,7 +250,7 @@ async fn s4_a_revoked_certificate_is_refused_and_its_connection_trusted_no_more(
 }
 
 #[tokio::test]
-async fn s4_a_member_that_was_dialled_is_trusted_no_more_once_it_is_revoked() {
+async fn s04_a_member_that_was_dialled_is_trusted_no_more_once_it_is_revoked() {
     let authority = authority();
     let (one, two) = (member(&authority, 1), member(&authority, 2));
     two.write("revoked.pem", &revocations(&authority, None), 0o644);
@@ -273,8 +273,8 @@ async fn s4_a_member_that_was_dialled_is_trusted_no_more_once_it_is_revoked() {
 }
 
 #[tokio::test]
-async fn s1_handshakes_of_one_address_wait_for_each_other_and_leave_places_for_others() {
-    let handshakes = Arc::new(crate::accept::Handshakes::default());
+async fn s01_handshakes_of_one_address_wait_for_each_other_and_leave_places_for_others() {
+    let handshakes = Arc::new(crate::handshakes::Handshakes::default());
     let [one, two] = ["192.0.2.1", "192.0.2.2"].map(|a| a.parse::<std::net::IpAddr>().unwrap());
     let mut places = Vec::new();
     for _ in 0..16 {
@@ -285,6 +285,49 @@ async fn s1_handshakes_of_one_address_wait_for_each_other_and_leave_places_for_o
     let _other = handshakes.enter(two).await;
     places.pop();
     let _entered = waiting.await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn s01_half_open_handshakes_give_way_and_addresses_take_turns() {
+    let handshakes = Arc::new(crate::handshakes::Handshakes::default());
+    let address = |n: u8| std::net::IpAddr::from([192, 0, 2, n]);
+    // A thousand strangers of fifty addresses begin handshakes and do not go on.
+    for stranger in 0..1000u32 {
+        let (handshakes, address) = (handshakes.clone(), address((stranger % 50) as u8));
+        tokio::spawn(async move {
+            let place = handshakes.enter(address).await;
+            place.gives_way().await;
+        });
+    }
+    tokio::task::yield_now().await;
+    // Ten good ones every second.
+    let mut good = tokio::task::JoinSet::new();
+    for n in 0..50 {
+        let (handshakes, address) = (handshakes.clone(), address(200));
+        good.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(100 * n)).await;
+            let began = tokio::time::Instant::now();
+            let place = handshakes.enter(address).await;
+            let waited = began.elapsed();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            drop(place);
+            waited
+        });
+    }
+    for waited in good.join_all().await {
+        assert!(waited <= Duration::from_millis(1100), "{waited:?}");
+    }
+    // Those that were given up in the queue leave no trace.
+    let all: Vec<_> = (0..100).map(|_| Box::pin(handshakes.enter(address(201)))).collect();
+    drop(all);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let mut places = Vec::new();
+    for n in 0..4 {
+        for _ in 0..16 {
+            let entered = tokio::time::timeout(Duration::from_millis(1), handshakes.enter(address(n))).await;
+            places.push(entered.expect("all places are free again"));
+        }
+    }
 }
 
 /// The list of an authority, with this certificate on it.
@@ -394,7 +437,7 @@ async fn a_port_can_accept_plaintext_from_this_machine_beside_tls() {
 }
 
 #[tokio::test]
-async fn s5_internal_ports_are_for_the_own_member_and_for_gateways() {
+async fn s05_internal_ports_are_for_the_own_member_and_for_gateways() {
     let authority = authority();
     let (one, two) = (member(&authority, 1), member(&authority, 2));
     let gateway = Dir::new(&authority, &authority.issue_gateway(ENSEMBLE, DAY).unwrap());

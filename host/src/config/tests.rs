@@ -490,7 +490,8 @@ fn d1_plaintext_that_other_machines_reach_takes_a_decision() {
     ] {
         assert!(refused.contains(part), "no {part} in {refused}");
     }
-    let decided: [(&[(&str, &str)], &[(&str, &str)]); 2] =
+    type Pairs = &'static [(&'static str, &'static str)];
+    let decided: [(Pairs, Pairs); 2] =
         [(&[("QUORATE_INSECURE", "true")], &[]), (&[], &[("insecure", "true")])];
     for (env, flags) in decided {
         let node = load_text(&open, env, flags).unwrap().node;

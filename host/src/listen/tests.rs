@@ -519,7 +519,7 @@ fn authority() -> tls::Authority {
 }
 
 #[tokio::test]
-async fn s4_an_open_connection_ends_when_its_authority_is_trusted_no_more() {
+async fn s04_an_open_connection_ends_when_its_authority_is_trusted_no_more() {
     use tonic::transport::{Certificate, ClientTlsConfig, Identity};
     let (dir, ours) = (tempfile::tempdir().unwrap(), authority());
     let keeper = secured(dir.path(), &ours);
