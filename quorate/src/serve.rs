@@ -534,7 +534,11 @@ mod tests {
             ];
             let all: usize = bounds.iter().sum();
             assert!(all + (left_mib << 20) <= memory, "{mib} MiB: {} MiB", all >> 20);
-            println!("{mib} MiB: {} MiB, {} MiB of them for the store", all >> 20, memory_limits(memory).memory() >> 20);
+            println!(
+                "{mib} MiB: {} MiB, {} MiB of them for the store",
+                all >> 20,
+                memory_limits(memory).memory() >> 20
+            );
         }
     }
 }
