@@ -117,7 +117,7 @@ impl Scan {
             large,
         ));
         faults.extend(list(
-            "too deep: the znode's path would be longer than 8192 bytes",
+            "too deep: the znode's path would be longer than 8192 bytes, or have more than 256 elements",
             self.too_deep.iter().map(|p| p.display().to_string()).collect(),
         ));
         faults.extend(list(
