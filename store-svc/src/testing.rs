@@ -206,6 +206,10 @@ impl Quorum for MemoryQuorum {
         Err(LevelRefusal::Refused(format!("this is no ensemble: from {expected} to {level}")))
     }
 
+    async fn reconfigure(&self, _: Reconfig) -> Result<Zxid, ReconfigRefusal> {
+        Err(ReconfigRefusal::Invalid("this is no ensemble".into()))
+    }
+
     async fn status(&self) -> Result<QuorumStatus, PortClosed> {
         Ok(self.status_of(&self.lock()))
     }

@@ -22,7 +22,12 @@ impl Zab {
         if let Some(level) = entry.body.level() {
             self.levels.append(entry.zxid, level);
         }
+        let roster = entry.body.roster().cloned();
         self.append.push(entry);
+        if let Some(roster) = roster {
+            self.rosters.append(roster);
+            self.members_changed();
+        }
     }
 
     /// The time for an entry, from the clocks of a quorum. The log's time does not go back, with one
@@ -128,10 +133,18 @@ impl Zab {
     /// a moment.
     pub(super) fn leave(&mut self) {
         match (self.leaving, &self.role) {
+            (Leaving::No, Role::Leading(leading)) if leading.retired() => {
+                let end = self.history.last();
+                let successor = leading.successor(self.roster());
+                if successor.is_none_or(|acked| acked >= end) && self.committed >= end {
+                    self.look("this server has no vote in the new configuration");
+                }
+                return;
+            }
             (Leaving::No | Leaving::Done, _) => return,
             (Leaving::Asked, Role::Leading(leading)) if leading.established() => {
                 let end = self.history.last();
-                match leading.successor(&self.config.ensemble) {
+                match leading.successor(self.roster()) {
                     Some(acked) if acked < end || self.committed < end => return,
                     Some(_) => {
                         self.leaving = Leaving::HandedOver;
@@ -149,6 +162,7 @@ impl Zab {
 
     /// Whether a leader accepts new entries. Before it hands over, its log has to come to rest.
     pub(crate) fn orders(&self) -> bool {
-        self.leaving != Leaving::Asked
+        let retired = matches!(&self.role, Role::Leading(leading) if leading.retired());
+        self.leaving != Leaving::Asked && !retired
     }
 }
