@@ -138,7 +138,14 @@ mod tests {
             let refused = Body::from_parts(kind, Bytes::from_static(&[1, 0, 0, 0])).unwrap_err();
             assert_eq!(refused, UnknownRecord { kind });
         }
-        for (kind, payload) in [(3, &[][..]), (3, &[0; 38]), (2, &[][..]), (2, &[0, 0, 0, 0]), (4, &[1, 0, 0]), (4, &[1, 0, 0, 0, 0])] {
+        for (kind, payload) in [
+            (3, &[][..]),
+            (3, &[0; 38]),
+            (2, &[][..]),
+            (2, &[0, 0, 0, 0]),
+            (4, &[1, 0, 0]),
+            (4, &[1, 0, 0, 0, 0]),
+        ] {
             assert!(Body::from_parts(kind, Bytes::copy_from_slice(payload)).is_err());
         }
         let text = UnknownRecord { kind: 5 }.to_string();

@@ -134,7 +134,8 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         let notification = |state, leader| {
-            let kind = peer::Notification { state, leader, zxid: 1, epoch: 1, round: 1, members: 0, standing: None };
+            let kind =
+                peer::Notification { state, leader, zxid: 1, epoch: 1, round: 1, members: 0, standing: None };
             ElectionFrame::try_from(peer::ElectionMessage {
                 kind: Some(peer::election_message::Kind::Notification(kind)),
             })

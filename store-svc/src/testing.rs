@@ -6,7 +6,7 @@ use std::{
 };
 
 use api::{
-    Body, EnsembleId, Entry, Epoch, Level, LevelRefusal, Origin, PeerId, Zxid,
+    Body, EnsembleId, Entry, Epoch, Level, LevelRefusal, Origin, PeerId, Reconfig, ReconfigRefusal, Zxid,
     ports::{
         Chunks, Feed, FeedItem, PortClosed, Quorum, QuorumStatus, Request, Role, Room, Sign, Signs,
         Surroundings,

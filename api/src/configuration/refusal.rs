@@ -9,7 +9,8 @@ pub enum ReconfigRefusal {
     /// A change is under way.
     #[error(
         "a change of the members, version {version}, is under way and waits for {}: see `quorate member list`, start what is \
-         missing, and ask again", list(waits_for)
+         missing, and ask again",
+        list(waits_for)
     )]
     InProgress {
         /// Version of that configuration.
@@ -18,7 +19,9 @@ pub enum ReconfigRefusal {
         waits_for: Vec<PeerId>,
     },
     /// Another change came first.
-    #[error("the configuration is at version {actual}, not {expected}: look at the members again, and ask with that version")]
+    #[error(
+        "the configuration is at version {actual}, not {expected}: look at the members again, and ask with that version"
+    )]
     VersionMoved {
         /// As in the request.
         expected: Zxid,
@@ -37,7 +40,8 @@ pub enum ReconfigRefusal {
     /// The members that are there and in sync would be no quorum of the new configuration.
     #[error(
         "of the {of} voters of the new configuration only {} are here and in sync, and they are no quorum of it: start the \
-         others, or ask with --force", list(live)
+         others, or ask with --force",
+        list(live)
     )]
     WouldLoseQuorum {
         /// Voters of the new configuration that are in sync.

@@ -48,8 +48,7 @@ fn r09_a_member_of_either_list_takes_part_with_its_greater_part() {
     let old = configuration(&[1, 2, 3]);
     let observer = |id| Member { id: PeerId(id), membership: Membership::Observer };
     let voter = |id| Member { id: PeerId(id), membership: Membership::VOTER };
-    let next =
-        old.changed_to(Ensemble::new([observer(1), voter(2), voter(4)]).unwrap(), BTreeMap::new());
+    let next = old.changed_to(Ensemble::new([observer(1), voter(2), voter(4)]).unwrap(), BTreeMap::new());
     let roster = Roster::joint(z(1), old, next);
     assert!([1, 2, 3, 4].iter().all(|&id| roster.is_voter(PeerId(id)) && roster.can_lead(PeerId(id))));
     let settled = Roster::settled(z(2), roster.newest().clone());
@@ -61,7 +60,8 @@ fn r09_a_member_of_either_list_takes_part_with_its_greater_part() {
 #[test]
 fn a_roster_survives_as_bytes_and_any_part_of_it_is_refused() {
     let mut roster = joint(&[1, 2, 3], &[2, 3, 4]);
-    let contact = Contact { host: "q-4.example".into(), client_port: 1, quorum_port: 2, election_port: 65535 };
+    let contact =
+        Contact { host: "q-4.example".into(), client_port: 1, quorum_port: 2, election_port: 65535 };
     roster.next.as_mut().unwrap().contacts.insert(PeerId(4), contact.clone());
     assert_eq!(roster.contact(PeerId(4)), Some(&contact));
     let bytes = roster.encode();
@@ -103,7 +103,7 @@ fn r12_the_roster_follows_the_log_through_cuts_and_purges() {
     let at = |counter| Arc::new(Roster::settled(z(counter), configuration(&[counter])));
     let mut history = RosterHistory::default();
     assert_eq!(history.last(), None);
-    [2, 5, 9].map(|counter| history.append(at(counter)));
+    [2, 5, 9].into_iter().for_each(|counter| history.append(at(counter)));
     for (counter, found) in [(1, None), (2, Some(2)), (8, Some(5)), (20, Some(9))] {
         assert_eq!(history.at(z(counter)).map(|r| r.since()), found.map(z), "{counter}");
     }

@@ -196,7 +196,8 @@ impl Election {
         match &self.state {
             State::Looking(looking) => {
                 let lost = |id| !self.roster.can_lead(id);
-                if looking.proposal.is_some_and(|vote| lost(vote.leader)) || looking.stands() && lost(self.config.me)
+                if looking.proposal.is_some_and(|vote| lost(vote.leader))
+                    || looking.stands() && lost(self.config.me)
                 {
                     self.renew(now);
                 } else {

@@ -60,11 +60,9 @@ fn refusal_to_wire(refusal: ReconfigRefusal) -> peer::ReconfigRefused {
         ReconfigRefusal::InProgress { version, waits_for } => {
             peer::ReconfigRefused { version: version.0, ids: ids(waits_for), ..of(Reason::InProgress) }
         }
-        ReconfigRefusal::VersionMoved { expected, actual } => peer::ReconfigRefused {
-            version: actual.0,
-            expected: expected.0,
-            ..of(Reason::VersionMoved)
-        },
+        ReconfigRefusal::VersionMoved { expected, actual } => {
+            peer::ReconfigRefused { version: actual.0, expected: expected.0, ..of(Reason::VersionMoved) }
+        }
         ReconfigRefusal::NotSynced { members } => {
             let behind = members.iter().map(|(_, behind)| behind.map_or(0, |b| b.saturating_add(1)));
             peer::ReconfigRefused {

@@ -327,7 +327,10 @@ impl Zab {
         let peer = learner.peer;
         let requests = matches!(
             message,
-            ToLeader::Forward(_) | ToLeader::Barrier { .. } | ToLeader::Report(_) | ToLeader::SetLevel { .. }
+            ToLeader::Forward(_)
+                | ToLeader::Barrier { .. }
+                | ToLeader::Report(_)
+                | ToLeader::SetLevel { .. }
                 | ToLeader::Reconfigure { .. }
         );
         if requests && (learner.stage != Stage::Synced || !matches!(leading.phase, Phase::Established { .. }))
@@ -506,8 +509,7 @@ impl Zab {
         let others = leading.clocks.iter().map(|(&peer, since)| (peer, since.saturating_add(mono)));
         let clocks: Vec<_> = others.chain([(self.config.me, self.now.wall_ms)]).collect();
         let reached = self.roster().quorum_value(clocks.iter().copied())?;
-        let passed =
-            self.roster().quorum_value(clocks.iter().map(|&(peer, ms)| (peer, Reverse(ms))))?;
+        let passed = self.roster().quorum_value(clocks.iter().map(|&(peer, ms)| (peer, Reverse(ms))))?;
         Some((reached.min(passed.0), passed.0.max(reached)))
     }
 }

@@ -488,7 +488,8 @@ impl Zab {
         if let Role::Following(f) = &self.role
             && let Phase::Serving { conn } = f.phase
         {
-            self.out.push_back(Output::ToLeader { conn, message: ToLeader::Reconfigure { ticket, reconfig } });
+            self.out
+                .push_back(Output::ToLeader { conn, message: ToLeader::Reconfigure { ticket, reconfig } });
         }
     }
 

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use api::mutants::{Mutant, is_on};
 use api::peer::Damage;
 use api::{
-    EnsembleId, Entry, Epoch, History, Level, LevelHistory, Levels, Now, PeerId, Roster, RosterHistory, Stamp,
-    Standing, Ticket, Time, Zxid,
+    EnsembleId, Entry, Epoch, History, Level, LevelHistory, Levels, Now, PeerId, Roster, RosterHistory,
+    Stamp, Standing, Ticket, Time, Zxid,
     ports::{QuorumStatus, Role as RoleName, Room},
 };
 

@@ -207,12 +207,7 @@ fn lock(disk: &dyn Disk, dir: &Path) -> Result<DiskLock, IdentityError> {
     }
 }
 
-fn check_identity(
-    disk: &dyn Disk,
-    dir: &Path,
-    ensemble: &str,
-    id: PeerId,
-) -> Result<Owner, IdentityError> {
+fn check_identity(disk: &dyn Disk, dir: &Path, ensemble: &str, id: PeerId) -> Result<Owner, IdentityError> {
     let found = read(disk, dir)?;
     let dir = dir.to_owned();
     if (found.ensemble.as_str(), found.id) != (ensemble, id) {

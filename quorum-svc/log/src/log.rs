@@ -295,8 +295,9 @@ impl Log {
         let base = Base { zxid, level: self.shared.read().levels.last(), roster: None };
         let secret = self.options.secret;
         let (disk, dir) = (self.disk.as_ref(), &self.dir);
-        let next =
-            Segment::with_room(disk, dir, usual, needs, |len| Segment::create(disk, dir, &base, len, secret))?;
+        let next = Segment::with_room(disk, dir, usual, needs, |len| {
+            Segment::create(disk, dir, &base, len, secret)
+        })?;
         let mut state = self.shared.write();
         let full = std::mem::replace(&mut state.active, next);
         state.sealed.push(full);

@@ -8,7 +8,10 @@ use api::{Body, Configuration, Ensemble, EnsembleId, Entry, PeerId, Roster};
 
 use crate::disk::{Disk, Doing};
 use crate::log_place::LogPlace;
-use crate::{DataDir, EpochFile, Log, LogOptions, Epochs, IdentityError, IncarnationError, Incarnations, Owner, StorageError};
+use crate::{
+    DataDir, EpochFile, Epochs, IdentityError, IncarnationError, Incarnations, Log, LogOptions, Owner,
+    StorageError,
+};
 
 /// The data directory of a stopped node, for an operator.
 pub struct Offline {
@@ -113,7 +116,8 @@ impl Offline {
             return Ok(());
         }
         let contacts = roster.newest().contacts.clone();
-        let current = Configuration { version: zxid, ..roster.newest().changed_to(members.clone(), contacts) };
+        let current =
+            Configuration { version: zxid, ..roster.newest().changed_to(members.clone(), contacts) };
         let body = Body::Members(Arc::new(Roster::settled(zxid, current)));
         let time_ms = self.epochs().last_stamp.time_ms;
         log.append(&[Entry { zxid, time_ms, origin: None, body, trace: None }])?;

@@ -149,7 +149,13 @@ impl Snapshots {
                 Err(e) => return Err(e),
             }
         }
-        let state = State { sound, received: received.clone(), writing: false, receiving: false, superseded_by: None };
+        let state = State {
+            sound,
+            received: received.clone(),
+            writing: false,
+            receiving: false,
+            superseded_by: None,
+        };
         let inner = Inner { disk, dir: dir.to_owned(), naming: Mutex::new(()), state: Mutex::new(state) };
         if let Some(received) = &received {
             inner.remove(RECEIVED, |zxid| zxid != received.zxid)?;

@@ -60,6 +60,12 @@ impl Members {
         check(back.is_empty(), "I24 no id is used again", || format!("{zxid} brings {back:?} back"))
     }
 
+    /// Every list of members that ever was in a log.
+    pub fn lists(&self) -> impl Iterator<Item = &Ensemble> {
+        let said = self.said.values().flat_map(|said| said.roster.configurations().map(|c| &c.ensemble));
+        [&self.ensemble].into_iter().chain(said)
+    }
+
     /// The last members of a log that `has` these entries; `None`: those of the first start.
     pub fn last(&self, has: impl Fn(Zxid) -> bool) -> Option<&Arc<Roster>> {
         self.said.iter().rev().find(|(at, _)| has(**at)).map(|(_, said)| &said.roster)

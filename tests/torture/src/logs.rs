@@ -116,7 +116,12 @@ mod tests {
         let dirs = [dir.path().to_owned()];
         assert_eq!(union(&dirs).unwrap().map(|entries| entries.len()), Some(1));
         let mut log = Log::open(Arc::new(FsDisk), dir.path(), options.clone()).unwrap();
-        log.reset(quorum_log::Base { zxid: Zxid((1 << 32) + 7), level: Some(api::Level::FIRST) }).unwrap();
+        log.reset(quorum_log::Base {
+            zxid: Zxid((1 << 32) + 7),
+            level: Some(api::Level::FIRST),
+            roster: None,
+        })
+        .unwrap();
         log.append(&marker).unwrap();
         log.sync().unwrap();
         drop(log);

@@ -16,7 +16,7 @@ pub(crate) fn vote(leader: u32, epoch: u32, zxid: u64) -> Vote {
 }
 
 pub(crate) fn looking(vote: Vote, round: u64) -> Notification {
-    Notification { state: Role::Looking, vote: Some(vote), round: Round(round) }
+    Notification { state: Role::Looking, vote: Some(vote), round: Round(round), members: Zxid::ZERO }
 }
 
 pub(crate) fn voter(id: u32, weight: u32) -> Member {

@@ -65,7 +65,8 @@ fn a_notification_of_a_replaced_link_does_not_count() {
     let candidate = Candidate { epoch: Epoch(1), zxid: Zxid::marker(Epoch(1)) };
     shell.handle(Time(0), Input::Elect(Some(Candidate { epoch: Epoch(0), zxid: Zxid::ZERO })));
     let vote = Some(Vote { candidate, leader: PEER });
-    let notification = Notification { vote, round: Round(1), state: api::ports::Role::Looking, members: Zxid::ZERO };
+    let notification =
+        Notification { vote, round: Round(1), state: api::ports::Role::Looking, members: Zxid::ZERO };
     let own = shell.notification();
     let mut hear = |number| {
         shell.on_link(
@@ -89,7 +90,8 @@ fn an_outcome_goes_to_a_caller_that_waits_and_once() {
     };
     let candidate = Candidate { epoch: Epoch(0), zxid: Zxid::ZERO };
     let vote = Some(Vote { candidate, leader: PEER });
-    let notification = Notification { vote, round: Round(1), state: api::ports::Role::Looking, members: Zxid::ZERO };
+    let notification =
+        Notification { vote, round: Round(1), state: api::ports::Role::Looking, members: Zxid::ZERO };
     let hear = |shell: &mut Shell<char>| {
         let standing = Standing::default();
         shell.on_link(Time(0), LinkEvent::Heard { peer: PEER, number: 1, notification, standing });

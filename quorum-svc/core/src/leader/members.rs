@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::mutants::{Mutant, is_on};
-use api::{Body, Entry, Membership, PeerId, Reconfig, ReconfigRefusal, Roster, Ticket, Time, Zxid, votes_alike};
+use api::{
+    Body, Entry, Membership, PeerId, Reconfig, ReconfigRefusal, Roster, Ticket, Time, Zxid, votes_alike,
+};
 
 use super::{Leading, Learner, Stage};
 use crate::{
@@ -73,7 +75,8 @@ impl Zab {
         let pending = roster.is_joint() || roster.since() > self.committed;
         if pending && !is_on(Mutant::ChangesOverlap) {
             let has = |id| leading.learners.values().any(|l| l.peer == id && l.acked >= roster.since());
-            let missing = |&id: &PeerId| if id == self.config.me { self.durable < roster.since() } else { !has(id) };
+            let missing =
+                |&id: &PeerId| if id == self.config.me { self.durable < roster.since() } else { !has(id) };
             let waits_for = roster.voters().filter(missing).collect();
             return Err(ReconfigRefusal::InProgress { version: newest.version, waits_for });
         }
@@ -190,7 +193,8 @@ impl Zab {
     fn drop_strangers(&mut self) {
         let roster = self.roster().clone();
         let Role::Leading(leading) = &mut self.role else { return };
-        let stranger = |l: &Learner| roster.membership(l.peer).is_none() && !is_on(Mutant::RemovedServerTaken);
+        let stranger =
+            |l: &Learner| roster.membership(l.peer).is_none() && !is_on(Mutant::RemovedServerTaken);
         let strangers = || leading.learners.iter().filter(|(_, l)| stranger(l));
         let gone: Vec<Conn> =
             strangers().filter(|(_, l)| l.acked >= roster.since()).map(|(&conn, _)| conn).collect();

@@ -49,9 +49,7 @@ impl Zab {
                 (after, Output::ToLearner { conn, message: ToLearner::Diff { after } })
             }
             (Some(to), _) => (to, Output::ToLearner { conn, message: ToLearner::Trunc { to } }),
-            (None, Some(zxid)) => {
-                (zxid, Output::SendSnapshot { conn, zxid, roster: roster_at(zxid) })
-            }
+            (None, Some(zxid)) => (zxid, Output::SendSnapshot { conn, zxid, roster: roster_at(zxid) }),
             (None, None) => {
                 self.out.push_back(Output::Tell(FeedItem::SnapshotWanted));
                 self.drop_learner(conn, "the learner's snapshot is not part of the leader's log");

@@ -48,7 +48,8 @@ fn recover(w: &mut World) {
         w.settle();
         w.run(Duration::from_millis(100));
         let end = w.ghost.last();
-        let leads = |id: u32| w.up(id) && w.serving(id) && w.role(id) == Role::Leading && w.status(id).last == end;
+        let leads =
+            |id: u32| w.up(id) && w.serving(id) && w.role(id) == Role::Leading && w.status(id).last == end;
         rests = if w.ids().into_iter().any(leads) { rests + 1 } else { 0 };
         if rests == 10 {
             return;
@@ -180,10 +181,7 @@ fn s12_of_two_changes_with_one_expected_version_one_wins() {
     let other = w.reconfigure_from(2, version, &[1, 2, 3, 5], &[4], false);
     w.settle();
     let won = w.reconfigured(1, one).unwrap().unwrap();
-    assert_eq!(
-        refusal(&w, 2, other),
-        ReconfigRefusal::VersionMoved { expected: version, actual: won }
-    );
+    assert_eq!(refusal(&w, 2, other), ReconfigRefusal::VersionMoved { expected: version, actual: won });
     let again = w.reconfigure_from(2, version, &[1, 2, 3, 4], &[5], false);
     w.settle();
     assert_eq!(w.reconfigured(2, again), Some(Ok(won)), "a repeated request is no second change");

@@ -223,7 +223,8 @@ impl World {
 
     pub(crate) fn start(&mut self, id: u32, stored: Stored, trust_log: bool) {
         let levels = self.levels(id);
-        let mut config = Config { me: PeerId(id), draw: EnsembleId(id.into()), levels, ..self.config.clone() };
+        let mut config =
+            Config { me: PeerId(id), draw: EnsembleId(id.into()), levels, ..self.config.clone() };
         if self.joiners.contains(&id) {
             let all = config.ensemble.members().map(|(id, membership)| Member { id, membership });
             let me = Member { id: PeerId(id), membership: Membership::Observer };
