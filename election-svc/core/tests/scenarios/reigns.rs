@@ -158,7 +158,6 @@ fn without_a_link_nothing_is_heard() {
     net.start(1, at(0, 0));
     net.input(1, Input::Received { from: PeerId(2), notification: looking(vote(2, 0, 0), 1) });
     net.input(1, Input::Connected(PeerId(1)));
-    net.input(1, Input::Connected(PeerId(99)));
     assert_eq!(net.states(), [(1, Role::Looking, Some(1))]);
     assert!(net.wires.is_empty());
 }

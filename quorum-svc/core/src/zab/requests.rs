@@ -63,9 +63,13 @@ impl Zab {
         }
     }
 
-    /// Whether an entry of the leader may say these members.
+    /// Whether an entry of the leader may say these members. The first ones in a log may follow any: a server that joins has
+    /// another list in its settings than those that were there at the first start.
     pub(crate) fn fits_roster(&self, at: Zxid, roster: &Roster) -> bool {
-        roster.follows(self.rosters.last().unwrap_or(&self.initial), at)
+        match self.rosters.last() {
+            Some(before) => roster.follows(before, at),
+            None => roster.since() == at && roster.newest().version == at,
+        }
     }
 
     pub(super) fn on_request(&mut self, request: Request) {

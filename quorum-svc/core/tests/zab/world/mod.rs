@@ -369,7 +369,9 @@ impl World {
             other != id && !n.disk.stored.damage.is_some() && n.disk.stored.current > Epoch(0)
         };
         let sound: BTreeSet<PeerId> = self.nodes.iter().filter(sound).map(|(&id, _)| PeerId(id)).collect();
-        self.nodes.values().all(|n| n.core.as_ref().is_none_or(|core| core.roster().is_quorum(&sound)))
+        // By each list that any server may count by.
+        let rosters = self.nodes.values().map(|n| n.disk.stored.rosters());
+        rosters.into_iter().all(|known| known.all().all(|roster| roster.is_quorum(&sound)))
             && self.config.ensemble.is_quorum(&sound)
     }
 
