@@ -44,7 +44,8 @@ impl Config {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Input {
     /// This server has no leader: start an election with this candidate. With `None` the server does
-    /// not stand, and votes for the best other candidate. A server that already looks begins again.
+    /// not stand, and votes for the best other candidate. A server without a vote stands only if its quorum service knows that
+    /// the others may need it: a change of the members that takes its vote is not committed. A server that already looks begins again.
     Elect(Option<Candidate>),
     /// The quorum service is gone and would neither lead nor follow, so no other server may count this
     /// one. The election withdraws its notification, and sends none before the next [`Input::Elect`] or
@@ -195,10 +196,8 @@ impl Election {
         self.roster = roster;
         match &self.state {
             State::Looking(looking) => {
-                let lost = |id| !self.roster.can_lead(id);
-                if looking.proposal.is_some_and(|vote| lost(vote.leader))
-                    || looking.stands() && lost(self.config.me)
-                {
+                let lost = |id| id != self.config.me && !self.roster.can_lead(id);
+                if looking.proposal.is_some_and(|vote| lost(vote.leader)) {
                     self.renew(now);
                 } else {
                     self.tell_all();
@@ -258,7 +257,7 @@ impl Election {
     /// itself leads. A sender that knows of a later change of the members may name one of the new ones.
     fn is_sound(&self, from: PeerId, notification: &Notification) -> bool {
         let knows_more = notification.members > self.roster.since();
-        let can_lead = |id| knows_more || self.roster.can_lead(id);
+        let can_lead = |id| knows_more || self.roster.can_lead(id) || self.is_offered(id);
         match (notification.state, notification.vote) {
             (Role::Looking, None) => true,
             (Role::Looking, Some(vote)) => can_lead(vote.leader),
@@ -266,6 +265,16 @@ impl Election {
             (Role::Leading, Some(vote)) => vote.leader == from && can_lead(from),
             (Role::Following | Role::Leading, None) | (Role::Observing, _) => false,
         }
+    }
+
+    /// Whether `id` is this server, which stands or leads: perhaps without a vote.
+    fn is_offered(&self, id: PeerId) -> bool {
+        id == self.config.me
+            && match &self.state {
+                State::Idle => false,
+                State::Looking(looking) => looking.stands(),
+                State::Established { vote, .. } => vote.leader == id,
+            }
     }
 
     fn on_settled(&mut self, leader: PeerId, epoch: Epoch) {

@@ -37,7 +37,6 @@ impl Looking {
 impl Election {
     pub(crate) fn on_elect(&mut self, now: Time, candidate: Option<Candidate>) {
         let me = self.config.me;
-        let can_lead = self.roster.can_lead(me);
         // Other servers' notifications about a leader are older than this server's loss of its leader,
         // so they must repeat them. Otherwise this server would join a dead leader that others still
         // follow (liveness). Their proposals stay valid until they change them.
@@ -45,7 +44,7 @@ impl Election {
             heard.take_if(|n| n.state != Role::Looking);
         }
         self.state = State::Looking(Looking {
-            own: candidate.filter(|_| can_lead).map(|candidate| Vote { candidate, leader: me }),
+            own: candidate.map(|candidate| Vote { candidate, leader: me }),
             proposal: None,
             decide_at: None,
             resend_at: now,
@@ -53,12 +52,12 @@ impl Election {
         });
         let latest = self.heard().map(|(_, n)| n.round).max().unwrap_or_default();
         let round = self.round.next();
-        self.begin_round(now, if self.votes() { round.max(latest) } else { round });
+        self.begin_round(now, if self.takes_part() { round.max(latest) } else { round });
     }
 
     /// Handles a sound notification of a voter; the links contain it already.
     pub(crate) fn on_heard(&mut self, now: Time, from: PeerId, notification: Notification) {
-        if notification.state == Role::Looking && self.votes() {
+        if notification.state == Role::Looking && self.takes_part() {
             if notification.round > self.round {
                 return self.begin_round(now, notification.round);
             }
@@ -203,13 +202,14 @@ impl Election {
         self.roster.is_quorum(&linked)
     }
 
-    /// Begins again: what this server stands with, or votes for, has no vote any more.
+    /// Begins again: the server that this one votes for cannot lead any more.
     pub(crate) fn renew(&mut self, now: Time) {
-        let can_lead = self.roster.can_lead(self.config.me);
-        if let State::Looking(looking) = &mut self.state {
-            looking.own = looking.own.filter(|_| can_lead);
-        }
         self.begin_round(now, self.round.next());
+    }
+
+    /// Whether this server votes, or stands without a vote.
+    fn takes_part(&self) -> bool {
+        self.votes() || matches!(&self.state, State::Looking(looking) if looking.stands())
     }
 
     /// The last notification of each linked voter.

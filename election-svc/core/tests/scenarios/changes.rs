@@ -69,12 +69,27 @@ fn r09_a_server_without_a_vote_in_the_new_list_does_not_stand_after_the_change()
         net.start_idle(id);
         settled(&mut net, id, &[2, 3, 4]);
     }
-    net.elect(1, at(1, 9));
+    net.input(1, Input::Elect(None));
     for id in 2..=4 {
         net.elect(id, at(1, 6));
     }
     net.run_ms(5_000);
     assert!([2, 3, 4].iter().all(|&id| net.leaders().contains(&(id, 4))), "{:?}", net.leaders());
+}
+
+/// It was the leader, and the end of the change is in its log alone.
+#[test]
+fn r09_the_only_server_with_the_end_of_a_change_can_be_elected_though_it_takes_its_vote() {
+    let mut net = Net::of_voters(2);
+    for id in [1, 2] {
+        net.start_idle(id);
+    }
+    joint(&mut net, 1, &[1, 2], &[1]);
+    settled(&mut net, 2, &[1]);
+    net.elect(1, at(1, 5));
+    net.elect(2, at(1, 6));
+    net.run_ms(5_000);
+    assert_eq!(net.leaders(), [(1, 2), (2, 2)]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Entry, Epoch,
+    Entry, Epoch, Zxid,
     ports::{Candidate, FeedItem, QuorumStatus},
 };
 
@@ -100,7 +100,18 @@ impl Zab {
 
     /// Whether this server stands for election.
     pub(super) fn stands(&self) -> bool {
-        !self.damage().is_some() && self.leaving == Leaving::No
+        !self.damage().is_some() && self.leaving == Leaving::No && self.may_lead()
+    }
+
+    /// Whether this server has a vote that counts, or had one before the last change of the members. Until the end of that
+    /// change is committed, the others may need its log: it can have more than any server that votes.
+    fn may_lead(&self) -> bool {
+        let (me, last) = (self.config.me, self.roster());
+        let before = || {
+            let zxid = Zxid(last.since().0.saturating_sub(1));
+            self.rosters.at(zxid).unwrap_or(&self.initial).can_lead(me)
+        };
+        last.can_lead(me) || last.since() > self.committed && before()
     }
 
     /// Ends a turn: the results of several inputs leave in as few outputs as possible.

@@ -288,6 +288,25 @@ fn r08_a_leader_without_a_vote_in_the_new_list_does_not_count_itself_there() {
     assert!(voters(&w, 1) == [1, 2, 4] && !w.serving(3));
 }
 
+/// The last member of the old list is the leader, and the end of the change is in its log alone.
+#[test]
+fn r09_a_leader_that_loses_its_vote_is_needed_until_the_end_is_committed() {
+    let mut w = World::new(2, 0);
+    w.elect_all(2);
+    w.reconfigure(2, &[1], &[]);
+    while w.roster(2).is_joint() {
+        let step = *w.steps().first().expect("a step");
+        w.take(step);
+    }
+    w.crash_with(2, usize::MAX, usize::MAX);
+    w.break_links(1, 2);
+    w.settle();
+    w.restart(2);
+    assert!(!w.roster(2).is_joint() && w.roster(1).is_joint());
+    recover(&mut w);
+    assert_eq!((voters(&w, 1), w.serving(1), w.serving(2)), (vec![1], true, false));
+}
+
 #[test]
 fn r10_promises_are_those_of_both_lists() {
     let mut w = grown(6);

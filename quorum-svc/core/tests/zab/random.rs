@@ -9,8 +9,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use api::{PeerId, Roster};
 use api::chance::Chance;
+use api::{PeerId, Roster};
 use invariants::Answer;
 use quorum_core::COMMIT_DELAY;
 
@@ -246,7 +246,9 @@ fn election(w: &mut World, dice: &mut Chance) {
             .find(|&id| matches!(w.role(id), api::ports::Role::Leading));
         (leading, looking)
     };
-    if let Some(leader) = leader.filter(|&l| w.up(l) && w.roster(l).can_lead(PeerId(l))) {
+    let able =
+        |&l: &u32| w.up(l) && (w.roster(l).can_lead(PeerId(l)) || w.nodes[&l].candidate.flatten().is_some());
+    if let Some(leader) = leader.filter(able) {
         // The servers learn of it in any order.
         let (first, second): (Vec<u32>, Vec<u32>) = who.into_iter().partition(|_| dice.percent(60));
         w.elect(leader, &first);
@@ -272,7 +274,8 @@ fn recover(w: &mut World) {
     }
     come_to_rest(w);
     // The ensemble works.
-    let tickets: Vec<_> = members(w).into_iter().map(|id| (id, w.submit(id, "last"), w.barrier(id))).collect();
+    let tickets: Vec<_> =
+        members(w).into_iter().map(|id| (id, w.submit(id, "last"), w.barrier(id))).collect();
     come_to_rest(w);
     for (id, write, barrier) in tickets {
         assert_eq!(w.answer(id, write), Some(Answer::Applied), "the write of server {id}");
@@ -314,9 +317,9 @@ fn come_to_rest(w: &mut World) {
             return;
         }
     }
-    let states: Vec<_> = w.ids().into_iter().map(|id| (id, w.status(id))).collect();
+    let states: Vec<_> = w.ids().into_iter().map(|id| (id, w.status(id), w.roster(id).to_string())).collect();
     panic!(
-        "no rest after 5 s: {states:#?}\nC ends with {}, unanswered {:?}, barriers {:?}",
+        "no rest after 5 s: {states:?}\nC ends with {}, unanswered {:?}, barriers {:?}",
         w.ghost.last(),
         w.ghost.unanswered(),
         w.ghost.open_barriers()

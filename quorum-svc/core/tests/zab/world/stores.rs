@@ -96,7 +96,7 @@ impl World {
     pub(crate) fn best(&self, among: &BTreeSet<PeerId>) -> Option<u32> {
         let standing = |p: &&PeerId| {
             let roster = self.roster(p.0);
-            roster.can_lead(**p) && roster.is_quorum(among) && self.nodes[&p.0].candidate.flatten().is_some()
+            roster.is_quorum(among) && self.nodes[&p.0].candidate.flatten().is_some()
         };
         among.iter().filter(standing).max_by_key(|p| (self.nodes[&p.0].candidate, p.0)).map(|p| p.0)
     }
