@@ -75,7 +75,7 @@ fn read(dir: &Path) -> Result<Kept, String> {
 fn decode(entry: Entry) -> Result<Committed, String> {
     let Entry { zxid, time_ms, origin, body, .. } = entry;
     let (level, command) = match body {
-        api::Body::Members(_) => (None, None),
+        Body::Members(_) => (None, None),
         Body::Marker(level) | Body::Level(level) => (Some(level), None),
         Body::Store(payload) => {
             let command = proto::store::decode_command(payload);
