@@ -169,7 +169,7 @@ async fn b01_a_server_of_another_ensemble_of_the_same_name_has_no_say() {
     let stranger = introduced("test", 3, 3, standing(2, 9));
     // First while the node does not know its ensemble, then after it does.
     let (_to_node, mut from_node) = open(net.addresses[&2], stranger.clone()).await.unwrap();
-    let roster = Arc::new(Roster::initial(Ensemble::of_voters([1, 2]).unwrap()));
+    let roster = Arc::new(Roster::initial(Ensemble::of_voters(1..=3).unwrap()));
     net.handle(2).introduce(standing(1, 3), roster).await.unwrap();
     while let Ok(Some(_)) = soon(from_node.message()).await {}
     let status = open(net.addresses[&2], stranger).await.unwrap_err();
