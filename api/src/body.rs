@@ -1,6 +1,8 @@
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use crate::Level;
+use crate::{Level, Roster};
 
 /// What an entry of the log is.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -11,6 +13,8 @@ pub enum Body {
     Marker(Level),
     /// From here on the ensemble is at this level.
     Level(Level),
+    /// From here on the ensemble has these members.
+    Members(Arc<Roster>),
 }
 
 /// No record that this version knows.
@@ -25,10 +29,10 @@ pub struct UnknownRecord {
 }
 
 impl Body {
-    /// The number of [`Body::Store`]. These numbers are on disks and on the wire, for ever; 3 is kept for changes of the
-    /// members.
+    /// The number of [`Body::Store`]. These numbers are on disks and on the wire, for ever.
     pub const STORE: u16 = 1;
     const MARKER: u16 = 2;
+    const MEMBERS: u16 = 3;
     const LEVEL: u16 = 4;
 
     /// The number of its kind.
@@ -38,15 +42,18 @@ impl Body {
             Body::Store(_) => Self::STORE,
             Body::Marker(_) => Self::MARKER,
             Body::Level(_) => Self::LEVEL,
+            Body::Members(_) => Self::MEMBERS,
         }
     }
 
-    /// The rest of its record, after the head: the payload of the store, or the level as four bytes, little-endian.
+    /// The rest of its record, after the head: the payload of the store, the level as four bytes, little-endian, or
+    /// [`Roster::encode`].
     #[must_use]
     pub fn payload(&self) -> Bytes {
         match self {
             Body::Store(payload) => payload.clone(),
             Body::Marker(level) | Body::Level(level) => Bytes::copy_from_slice(&level.0.to_le_bytes()),
+            Body::Members(roster) => roster.encode().into(),
         }
     }
 
@@ -63,6 +70,10 @@ impl Body {
             Self::STORE => Ok(Body::Store(payload)),
             Self::MARKER => Ok(Body::Marker(level(&payload)?)),
             Self::LEVEL => Ok(Body::Level(level(&payload)?)),
+            Self::MEMBERS => match Roster::decode(&payload) {
+                Ok(roster) => Ok(Body::Members(Arc::new(roster))),
+                Err(_) => Err(UnknownRecord { kind }),
+            },
             _ => Err(UnknownRecord { kind }),
         }
     }
@@ -71,9 +82,15 @@ impl Body {
     #[must_use]
     pub fn level(&self) -> Option<Level> {
         match self {
-            Body::Store(_) => None,
+            Body::Store(_) | Body::Members(_) => None,
             Body::Marker(level) | Body::Level(level) => Some(*level),
         }
+    }
+
+    /// The members that it says, if it says any.
+    #[must_use]
+    pub fn roster(&self) -> Option<&Arc<Roster>> {
+        if let Body::Members(roster) = self { Some(roster) } else { None }
     }
 
     /// Bytes of [`Body::payload`].
@@ -82,6 +99,7 @@ impl Body {
         match self {
             Body::Store(payload) => payload.len(),
             Body::Marker(_) | Body::Level(_) => 4,
+            Body::Members(roster) => roster.encode().len(),
         }
     }
 
@@ -99,22 +117,38 @@ mod tests {
     /// Old logs are read for ever: a number that has once meant a kind never means another.
     #[test]
     fn kinds_have_these_numbers_and_all_others_are_refused_by_name() {
-        let bodies =
-            [Body::Store(Bytes::from_static(b"x")), Body::Marker(Level(7)), Body::Level(Level(0x0102))];
+        let roster = Roster::initial(crate::Ensemble::of_voters([2]).unwrap());
+        let bodies = [
+            Body::Store(Bytes::from_static(b"x")),
+            Body::Marker(Level(7)),
+            Body::Level(Level(0x0102)),
+            Body::Members(Arc::new(roster)),
+        ];
         let parts: Vec<(u16, Vec<u8>)> = bodies.iter().map(|b| (b.kind(), b.payload().to_vec())).collect();
-        assert_eq!(parts, [(1, vec![b'x']), (2, vec![7, 0, 0, 0]), (4, vec![2, 1, 0, 0])]);
+        let mut members = vec![0; 39];
+        // One member, id 2, a voter of weight 1.
+        (members[21], members[25], members[29], members[30]) = (1, 2, 1, 1);
+        let expected = [(1, vec![b'x']), (2, vec![7, 0, 0, 0]), (4, vec![2, 1, 0, 0]), (3, members)];
+        assert_eq!(parts, expected);
         for body in bodies {
             assert_eq!(body.len(), body.payload().len());
             assert_eq!(Body::from_parts(body.kind(), body.payload()), Ok(body));
         }
-        for kind in (0..=u16::MAX).filter(|kind| ![1, 2, 4].contains(kind)) {
+        for kind in (0..=u16::MAX).filter(|kind| ![1, 2, 3, 4].contains(kind)) {
             let refused = Body::from_parts(kind, Bytes::from_static(&[1, 0, 0, 0])).unwrap_err();
             assert_eq!(refused, UnknownRecord { kind });
         }
-        for (kind, payload) in [(2, &[][..]), (2, &[0, 0, 0, 0]), (4, &[1, 0, 0]), (4, &[1, 0, 0, 0, 0])] {
+        for (kind, payload) in [
+            (3, &[][..]),
+            (3, &[0; 38]),
+            (2, &[][..]),
+            (2, &[0, 0, 0, 0]),
+            (4, &[1, 0, 0]),
+            (4, &[1, 0, 0, 0, 0]),
+        ] {
             assert!(Body::from_parts(kind, Bytes::copy_from_slice(payload)).is_err());
         }
-        let text = UnknownRecord { kind: 3 }.to_string();
-        assert!(text.contains("kind 3") && text.contains(env!("CARGO_PKG_VERSION")), "{text}");
+        let text = UnknownRecord { kind: 5 }.to_string();
+        assert!(text.contains("kind 5") && text.contains(env!("CARGO_PKG_VERSION")), "{text}");
     }
 }

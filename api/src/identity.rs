@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::mutants::{Mutant, is_on};
-use crate::{Build, Ensemble, Epoch, History, Level, PeerId};
+use crate::{Build, Epoch, History, Level, PeerId, Roster};
 
 /// Tells an ensemble from all others. Drawn at random by the leader of its first epoch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -80,8 +81,8 @@ pub struct Greeting {
     pub name: String,
     /// The server.
     pub id: PeerId,
-    /// All servers, as this one knows them.
-    pub members: Ensemble,
+    /// The members that count for this server: the last ones in its log, committed or not.
+    pub roster: Arc<Roster>,
     /// What its data directory says.
     pub standing: Standing,
     /// What it runs.
@@ -113,11 +114,12 @@ impl Greeting {
                  `id` of that server"
             ));
         }
-        if theirs.members != self.members && !is_on(Mutant::OtherMembersTrusted) {
+        let (ours, members) = (&self.roster, &theirs.roster);
+        if members.since() == ours.since() && members != ours && !is_on(Mutant::OtherMembersTrusted) {
             return Err(format!(
-                "server {id} has other members than this one: {}. Give both the same `members`; ids, roles, weights and \
-                 groups cannot be changed by hand while the ensemble has its quorum (`quorate recover --help`)",
-                theirs.members.difference(&self.members)
+                "server {id} has other members than this one: {}. Before the first change of the members, give both the same \
+                 `members`; later ones come from the log, so one of the two belongs to another ensemble",
+                members.newest().ensemble.difference(&ours.newest().ensemble)
             ));
         }
         if id == self.id {
@@ -125,9 +127,13 @@ impl Greeting {
                 "another server says it is {id}, which is this one: give every server an `id` of its own"
             ));
         }
-        if self.members.membership(id).is_none() {
+        // A server that knows of a later change may be one of its new members.
+        let knows_more = members.since() > ours.since();
+        if ours.membership(id).is_none() && !knows_more && !is_on(Mutant::RemovedServerTaken) {
             return Err(format!(
-                "server {id} is not a member of the ensemble: correct its `id`, which has to be one of its `members`"
+                "server {id} is not a member of the ensemble (configuration {}, members {ours}): if it was removed, stop it and \
+                 give its directory away; if it is new, add it with `quorate member add`; else correct its `id`",
+                ours.newest().version
             ));
         }
         if let Some(level) = self.standing.level {
@@ -167,7 +173,7 @@ impl Greeting {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Levels;
+    use crate::{Ensemble, Levels, Zxid};
 
     fn standing(id: u128, epoch: u32, bound: bool) -> Standing {
         Standing { ensemble: Some(EnsembleId(id)), epoch: Epoch(epoch), bound, level: None }
@@ -180,7 +186,8 @@ mod tests {
     fn greeting(id: u32, members: Ensemble, standing: Standing) -> Greeting {
         let second = Duration::from_secs(1);
         let (sync_limit, tick) = (second, second);
-        Greeting { name: "a".into(), id: PeerId(id), members, standing, build: build(1, 1), sync_limit, tick }
+        let roster = Arc::new(Roster::initial(members));
+        Greeting { name: "a".into(), id: PeerId(id), roster, standing, build: build(1, 1), sync_limit, tick }
     }
 
     #[test]
@@ -219,11 +226,30 @@ mod tests {
         let why = a.check(&b, Some(PeerId(2))).unwrap_err();
         assert!(why.contains("member 4 is a voter there and none here"), "{why}");
         assert!(b.check(&a, None).unwrap_err().contains("member 4 is a voter here and none there"));
-        let same = Greeting { members: a.members.clone(), ..b };
+        let same = Greeting { roster: a.roster.clone(), ..b };
         assert_eq!(a.check(&same, Some(PeerId(2))), Ok(()));
         assert!(a.check(&same, Some(PeerId(3))).is_err());
         assert!(a.check(&Greeting { id: PeerId(1), ..same.clone() }, None).is_err());
         assert!(a.check(&Greeting { id: PeerId(9), ..same }, None).is_err());
+    }
+
+    #[test]
+    fn r13_servers_with_members_of_other_places_of_the_log_take_each_other_in_unless_one_was_removed() {
+        let three = greeting(1, Ensemble::of_voters(1..=3).unwrap(), Standing::default());
+        let grown = |id, ids: &[u32]| {
+            let ensemble = Ensemble::of_voters(ids.iter().copied()).unwrap();
+            let current = three.roster.current().changed_to(ensemble, Default::default());
+            let roster = Arc::new(Roster::settled(Zxid::new(Epoch(1), 7), current));
+            Greeting { id: PeerId(id), roster, ..three.clone() }
+        };
+        let (new, lagging) = (grown(4, &[2, 3, 4]), Greeting { id: PeerId(3), ..three.clone() });
+        assert_eq!(new.check(&lagging, None), Ok(()));
+        assert_eq!(lagging.check(&new, None), Ok(()), "it knows more");
+        let removed = three.clone();
+        let why = new.check(&removed, None).unwrap_err();
+        assert!(why.contains("server 1 is not a member") && why.contains("2:1:0 3:1:0 4:1:0"), "{why}");
+        let other = grown(2, &[2, 3, 5]);
+        assert!(new.check(&other, None).unwrap_err().contains("other members"), "one place has one list");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod body;
 pub mod budget;
 pub mod chance;
 mod command;
+mod configuration;
 mod ensemble;
 mod entry;
 mod error;
@@ -37,6 +38,9 @@ pub use access::{Acl, AclEntry, AclId, BadAccess, Identities, Identity, Permissi
 pub use body::{Body, UnknownRecord};
 pub use command::{
     Command, CommandBody, RequestHash, SessionId, SessionToken, StreamId, TokenHash, WriteNumber,
+};
+pub use configuration::{
+    BadRoster, Configuration, Contact, Reconfig, ReconfigRefusal, Roster, RosterHistory, votes_alike,
 };
 pub use ensemble::{BadMembers, Ensemble, EnsembleError, Member, Membership};
 pub use entry::{Entry, EpochSpan, History, Origin, Stamp, Ticket};

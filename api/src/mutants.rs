@@ -165,6 +165,22 @@ simulated {
     ReadWithoutRight,
     /// A leader does not notice that the last child of a container is gone.
     EmptiedUnnoticed,
+    /// Members count when the entry that says them is committed, not when it is in the log.
+    MembersOnceCommitted,
+    /// A leader takes a change of the members while another one is under way.
+    ChangesOverlap,
+    /// During a change only the old members count.
+    JointCountsOld,
+    /// A change is finished before its beginning is committed.
+    FinalBeforeJoint,
+    /// A leader that finds an unfinished change in its log does not finish it.
+    ChangeLeftUnfinished,
+    /// When the log is cut, the members stay as the part that is cut off said.
+    MembersNotRestored,
+    /// A server that is no member is taken in as a learner, and may depose the leader.
+    RemovedServerTaken,
+    /// The id of a former member is given to another server.
+    RemovedIdReused,
 }
 of_processes {
     /// What the unanswered requests of a stream hold is not given back when the stream ends.

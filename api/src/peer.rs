@@ -1,9 +1,12 @@
 //! What a leader and its learners say to each other (ZAB). Names as in ZooKeeper's `Leader.java`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::{
-    EnsembleId, Entry, Epoch, History, Level, LevelRefusal, Levels, Stamp, Ticket, Trace, Zxid,
+    EnsembleId, Entry, Epoch, History, Level, LevelRefusal, Levels, Reconfig, ReconfigRefusal, Roster, Stamp,
+    Ticket, Trace, Zxid,
     ports::{Refusal, Room},
 };
 
@@ -120,6 +123,13 @@ pub enum ToLeader {
         /// To which it shall go.
         level: Level,
     },
+    /// A request at the learner's node to change the members.
+    Reconfigure {
+        /// The learner's number for it.
+        ticket: Ticket,
+        /// The request.
+        reconfig: Reconfig,
+    },
 }
 
 impl ToLeader {
@@ -136,7 +146,8 @@ impl ToLeader {
             ToLeader::LearnerInfo { .. }
             | ToLeader::AckEpoch { .. }
             | ToLeader::Forward(_)
-            | ToLeader::SetLevel { .. } => false,
+            | ToLeader::SetLevel { .. }
+            | ToLeader::Reconfigure { .. } => false,
         }
     }
 }
@@ -170,6 +181,8 @@ pub enum ToLearner {
         zxid: Zxid,
         /// The feature level there.
         level: Level,
+        /// The members there.
+        roster: Arc<Roster>,
     },
     /// Entries, the first directly behind `prev`. quorum-core never makes one: it names a range of the log, and its shell reads the entries.
     Propose {
@@ -228,6 +241,13 @@ pub enum ToLearner {
         ticket: Ticket,
         /// The level, once that is committed.
         result: Result<Level, LevelRefusal>,
+    },
+    /// Answer to [`ToLeader::Reconfigure`].
+    Reconfigured {
+        /// From the question.
+        ticket: Ticket,
+        /// The version of the configuration, once its end is committed.
+        result: Result<Zxid, ReconfigRefusal>,
     },
 }
 

@@ -18,8 +18,8 @@ use bytes::Bytes;
 use crate::budget::{Held, Share, Slot};
 use crate::session::{self, Item, Op, Open, Response};
 use crate::{
-    Build, EnsembleId, Entry, Epoch, Identities, Level, LevelRefusal, OpError, PeerId, Standing, Ticket,
-    Trace, WriteNumber, Zxid,
+    Build, EnsembleId, Entry, Epoch, Identities, Level, LevelRefusal, OpError, PeerId, Reconfig,
+    ReconfigRefusal, Roster, Standing, Ticket, Trace, WriteNumber, Zxid,
 };
 
 /// The neighbour is shutting down, or another caller has taken its place: stop. From a call of its own, as to save
@@ -43,8 +43,12 @@ pub trait Election: Clone + Send + Sync + 'static {
     /// candidate this server helps to choose but does not stand itself.
     fn elect(&self, candidate: Option<Candidate>) -> impl Future<Output = Result<PeerId, PortClosed>> + Send;
 
-    /// The standing of this server from now on. It refuses servers of another ensemble.
-    fn introduce(&self, standing: Standing) -> impl Future<Output = Result<(), PortClosed>> + Send;
+    /// The standing of this server from now on, and the members that count for it. It refuses servers of another ensemble.
+    fn introduce(
+        &self,
+        standing: Standing,
+        roster: Arc<Roster>,
+    ) -> impl Future<Output = Result<(), PortClosed>> + Send;
 
     /// This server has synchronised with its leader in `epoch` and serves: from now on it answers the votes of others
     /// with this epoch (ZooKeeper's `updateElectionVote`), so that all answers agree.
@@ -233,6 +237,8 @@ pub struct Surroundings {
     pub build: Option<Build>,
     /// All other servers, in order of their ids.
     pub peers: Vec<PeerReport>,
+    /// The members that count for this node: the last ones in its log; `None` if its quorum cannot be reached.
+    pub roster: Option<Arc<Roster>>,
     /// How far its wall clock is ahead of those of a quorum, in milliseconds, as far as it knows.
     pub clock_offset_ms: Option<i64>,
 }
@@ -294,6 +300,10 @@ pub trait Quorum: Clone + Send + Sync + 'static {
         expected: Level,
         level: Level,
     ) -> impl Future<Output = Result<Level, LevelRefusal>> + Send;
+
+    /// Asks the leader to change the members. Returns the version of the new configuration when its end is committed; at once,
+    /// if the members are these already.
+    fn reconfigure(&self, reconfig: Reconfig) -> impl Future<Output = Result<Zxid, ReconfigRefusal>> + Send;
 
     /// Where this node stands now.
     fn status(&self) -> impl Future<Output = Result<QuorumStatus, PortClosed>> + Send;

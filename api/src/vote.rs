@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    PeerId,
+    PeerId, Zxid,
     ports::{Candidate, Role},
 };
 
@@ -56,4 +56,6 @@ pub struct Notification {
     pub vote: Option<Vote>,
     /// The round in which the sender looks, or in which its leader was elected.
     pub round: Round,
+    /// [`Roster::since`](crate::Roster::since) of the members that count for the sender.
+    pub members: Zxid,
 }

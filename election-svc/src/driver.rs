@@ -95,9 +95,11 @@ impl Driver {
                 self.input(Input::Elect(candidate));
             }
             Command::Settled { leader, epoch } => self.input(Input::Settled { leader, epoch }),
-            Command::Introduce(standing) => {
-                self.shared.greeting.send_modify(|greeting| greeting.standing = standing);
-                self.turn(|shell, now| shell.introduce(now, standing));
+            Command::Introduce(standing, roster) => {
+                self.shared.greeting.send_modify(|greeting| {
+                    (greeting.standing, greeting.roster) = (standing, roster.clone());
+                });
+                self.turn(|shell, now| shell.introduce(now, standing, roster));
             }
             Command::Withdraw => {
                 self.asked = None;

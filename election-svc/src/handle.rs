@@ -1,5 +1,7 @@
+use std::sync::Arc;
+
 use api::ports::{Candidate, Election, PortClosed};
-use api::{Epoch, PeerId, Standing};
+use api::{Epoch, PeerId, Roster, Standing};
 use tokio::sync::{mpsc, oneshot};
 
 /// Calls the election of this process.
@@ -13,7 +15,7 @@ pub struct Handle {
 pub(crate) enum Command {
     Elect { candidate: Option<Candidate>, elected: oneshot::Sender<Result<PeerId, PortClosed>> },
     Settled { leader: PeerId, epoch: Epoch },
-    Introduce(Standing),
+    Introduce(Standing, Arc<Roster>),
     Withdraw,
 }
 
@@ -39,8 +41,8 @@ impl Election for Handle {
         answer.await.unwrap_or_else(|_| Err(stopped()))
     }
 
-    async fn introduce(&self, standing: Standing) -> Result<(), PortClosed> {
-        self.send(Command::Introduce(standing)).await
+    async fn introduce(&self, standing: Standing, roster: Arc<Roster>) -> Result<(), PortClosed> {
+        self.send(Command::Introduce(standing, roster)).await
     }
 
     async fn settled(&self, leader: PeerId, epoch: Epoch) -> Result<(), PortClosed> {

@@ -135,8 +135,8 @@ async fn serve(
                         return stopping();
                     }
                 }
-                Ok(Some(Ok(ElectionCall::Introduce(standing)))) => {
-                    if handle.introduce(standing).await.is_err() {
+                Ok(Some(Ok(ElectionCall::Introduce(standing, roster)))) => {
+                    if handle.introduce(standing, roster).await.is_err() {
                         return stopping();
                     }
                 }

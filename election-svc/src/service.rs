@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use api::{Build, Greeting, PeerId, Standing};
+use api::{Build, Greeting, PeerId, Roster, Standing};
 use proto::internal::election_port_server::ElectionPortServer;
 use proto::peer::election_server::ElectionServer;
 use tokio::sync::{Mutex, mpsc, watch};
@@ -83,7 +83,7 @@ impl ElectionService {
         let greeting = Greeting {
             name: config.ensemble_name,
             id: me,
-            members: config.core.ensemble.clone(),
+            roster: Arc::new(Roster::initial(config.core.ensemble.clone())),
             standing: Standing::default(),
             build: config.build,
             sync_limit: config.sync_limit,

@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::ports::{Candidate, Election as _, PortClosed};
-use api::{Build, Ensemble, EnsembleId, Epoch, Greeting, Member, Membership, PeerId, Standing, Zxid};
+use api::{Build, Ensemble, EnsembleId, Epoch, Greeting, Member, Membership, PeerId, Roster, Standing, Zxid};
 use election_svc::{Config, ConfigError, ElectionService, Handle};
 use proto::peer::election_client::ElectionClient;
 use proto::peer::election_message::Kind;
@@ -168,7 +169,8 @@ async fn b01_a_server_of_another_ensemble_of_the_same_name_has_no_say() {
     let stranger = introduced("test", 3, 3, standing(2, 9));
     // First while the node does not know its ensemble, then after it does.
     let (_to_node, mut from_node) = open(net.addresses[&2], stranger.clone()).await.unwrap();
-    net.handle(2).introduce(standing(1, 3)).await.unwrap();
+    let roster = Arc::new(Roster::initial(Ensemble::of_voters(1..=3).unwrap()));
+    net.handle(2).introduce(standing(1, 3), roster).await.unwrap();
     while let Ok(Some(_)) = soon(from_node.message()).await {}
     let status = open(net.addresses[&2], stranger).await.unwrap_err();
     assert!(status.message().contains("another ensemble of the name"), "{status}");
@@ -288,7 +290,7 @@ fn introduced(name: &str, id: u32, voters: u32, standing: Standing) -> ElectionM
     let greeting = Greeting {
         name: name.into(),
         id: PeerId(id),
-        members: Ensemble::of_voters(1..=voters).unwrap(),
+        roster: Arc::new(Roster::initial(Ensemble::of_voters(1..=voters).unwrap())),
         standing,
         sync_limit: Duration::from_secs(2),
         tick: Duration::from_millis(200),
@@ -298,7 +300,8 @@ fn introduced(name: &str, id: u32, voters: u32, standing: Standing) -> ElectionM
 }
 
 fn notification(state: ServerState, leader: u32) -> ElectionMessage {
-    let kind = Notification { state: state.into(), leader, zxid: 0, epoch: 0, round: 1, standing: None };
+    let kind =
+        Notification { state: state.into(), leader, zxid: 0, epoch: 0, round: 1, members: 0, standing: None };
     ElectionMessage { kind: Some(Kind::Notification(kind)) }
 }
 

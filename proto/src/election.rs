@@ -66,6 +66,7 @@ impl From<Notification> for peer::Notification {
             zxid: candidate.zxid.0,
             epoch: candidate.epoch.0,
             round: notification.round.0,
+            members: notification.members.0,
             standing: None,
         }
     }
@@ -89,7 +90,8 @@ impl TryFrom<peer::Notification> for Notification {
         if vote.is_none() && state != Role::Looking {
             return Err(Malformed(format!("a server that is {state:?} has a leader")));
         }
-        Ok(Notification { state, vote, round: Round(notification.round) })
+        let (round, members) = (Round(notification.round), Zxid(notification.members));
+        Ok(Notification { state, vote, round, members })
     }
 }
 
@@ -113,7 +115,9 @@ mod tests {
                 bound: true,
                 level: Some(Level(2)),
             };
-            ElectionFrame::Notification(Notification { state, vote, round: Round(u64::MAX) }, standing)
+            let members = Zxid(0x3_0000_0001);
+            let notification = Notification { state, vote, round: Round(u64::MAX), members };
+            ElectionFrame::Notification(notification, standing)
         };
         for frame in [
             ElectionFrame::Hello(crate::quorum::Hello::to_wire("e", api::PeerId(1))),
@@ -130,7 +134,8 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         let notification = |state, leader| {
-            let kind = peer::Notification { state, leader, zxid: 1, epoch: 1, round: 1, standing: None };
+            let kind =
+                peer::Notification { state, leader, zxid: 1, epoch: 1, round: 1, members: 0, standing: None };
             ElectionFrame::try_from(peer::ElectionMessage {
                 kind: Some(peer::election_message::Kind::Notification(kind)),
             })

@@ -58,7 +58,7 @@ pub const STREAMED: &[&str] = include!(concat!(env!("OUT_DIR"), "/streamed.rs"))
 pub const PEER_MESSAGE_MAX: usize = api::ports::PAYLOAD_MAX + (64 << 10);
 
 /// Version of what servers say to each other; sent in every `Hello`.
-pub const PEER_PROTOCOL: u32 = 4;
+pub const PEER_PROTOCOL: u32 = 5;
 
 /// Why something off the wire is no domain value.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

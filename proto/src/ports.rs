@@ -1,16 +1,18 @@
 //! What the services of one node say to each other: `api::ports` <-> `quorate.internal.v1`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
     Malformed, PEER_PROTOCOL, internal, peer,
     quorum::{
         build, build_to_wire, empty, ensemble, ensemble_to_wire, entry, entry_to_wire, refused,
-        refused_to_wire, room, room_to_wire, standing, standing_to_wire, submission, submission_to_wire,
+        refused_to_wire, room, room_to_wire, roster, standing, standing_to_wire, submission,
+        submission_to_wire,
     },
 };
 use api::{
-    Epoch, Level, PeerId, Standing, Ticket, Zxid,
+    Epoch, Level, PeerId, Roster, Standing, Ticket, Zxid,
     peer::Submission,
     ports::{Candidate, FeedItem, PeerReport, QuorumStatus, Request, Role, Sign, Surroundings},
 };
@@ -59,7 +61,7 @@ pub enum ElectionCall {
         epoch: Epoch,
     },
     /// See [`api::ports::Election::introduce`].
-    Introduce(Standing),
+    Introduce(Standing, Arc<Roster>),
 }
 
 impl From<ElectionCall> for internal::ElectionCall {
@@ -74,7 +76,10 @@ impl From<ElectionCall> for internal::ElectionCall {
             ElectionCall::Settled { leader, epoch } => {
                 Kind::Settled(internal::Settled { leader: leader.0, epoch: epoch.0 })
             }
-            ElectionCall::Introduce(standing) => Kind::Standing(standing_to_wire(standing)),
+            ElectionCall::Introduce(standing, roster) => Kind::Introduce(internal::Introduce {
+                standing: Some(standing_to_wire(standing)),
+                members: roster.encode().into(),
+            }),
         };
         internal::ElectionCall { kind: Some(kind) }
     }
@@ -91,7 +96,9 @@ impl TryFrom<internal::ElectionCall> for ElectionCall {
                 ElectionCall::Elect { number: m.number, candidate }
             }
             Kind::Settled(m) => ElectionCall::Settled { leader: PeerId(m.leader), epoch: Epoch(m.epoch) },
-            Kind::Standing(m) => ElectionCall::Introduce(standing(m)?),
+            Kind::Introduce(m) => {
+                ElectionCall::Introduce(standing(m.standing.unwrap_or_default())?, roster(&m.members)?)
+            }
         })
     }
 }
@@ -263,6 +270,7 @@ pub fn surroundings_to_wire(known: Surroundings) -> internal::StatusReply {
         build: known.build.as_ref().map(build_to_wire),
         peers: known.peers.into_iter().map(peer).collect(),
         clock_offset_ms: known.clock_offset_ms,
+        members: known.roster.map(|roster| roster.encode().into()).unwrap_or_default(),
     }
 }
 
@@ -286,6 +294,10 @@ pub fn surroundings(reply: internal::StatusReply) -> Result<Surroundings, Malfor
         level: Level::known(reply.level),
         build: reply.build.map(build).transpose()?,
         peers: reply.peers.into_iter().map(peer).collect::<Result<_, Malformed>>()?,
+        roster: match reply.members {
+            none if none.is_empty() => None,
+            members => Some(roster(&members)?),
+        },
         clock_offset_ms: reply.clock_offset_ms,
     })
 }
@@ -296,7 +308,7 @@ const NO_LEADER: u32 = 0;
 #[cfg(test)]
 mod tests {
     use api::{
-        Body, Build, Entry, Levels, Origin,
+        Body, Build, Ensemble, Entry, Levels, Origin,
         ports::{Refusal, Room},
     };
     use bytes::Bytes;
@@ -322,6 +334,7 @@ mod tests {
                 level: ensemble.map(|_| Level(2)),
                 build: ensemble.map(|_| build.clone()),
                 peers: vec![peer.clone()],
+                roster: ensemble.map(|_| Arc::new(Roster::initial(Ensemble::of_voters([1]).unwrap()))),
                 clock_offset_ms,
             };
             assert_eq!(surroundings(surroundings_to_wire(known.clone())).unwrap(), known);
@@ -336,6 +349,10 @@ mod tests {
             ElectionCall::Elect { number: 7, candidate: Some(candidate) },
             ElectionCall::Elect { number: 8, candidate: None },
             ElectionCall::Settled { leader: PeerId(3), epoch: Epoch(4) },
+            ElectionCall::Introduce(
+                Standing::default(),
+                Arc::new(Roster::initial(Ensemble::of_voters([1, 2]).unwrap())),
+            ),
         ] {
             assert_eq!(ElectionCall::try_from(internal::ElectionCall::from(call.clone())), Ok(call));
         }

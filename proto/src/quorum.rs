@@ -1,7 +1,9 @@
 //! ZAB's messages: `api::peer` <-> `quorate.peer.v1`.
 
+use std::sync::Arc;
+
 use api::{
-    Epoch, Level, Ticket, Zxid,
+    Epoch, Level, Roster, Ticket, Zxid,
     peer::{ToLeader, ToLearner},
 };
 use bytes::Bytes;
@@ -10,15 +12,17 @@ use crate::{Malformed, peer};
 
 mod hello;
 mod parts;
+mod reconfig;
 
 use hello::levels;
-pub use hello::{Hello, level, standing, standing_to_wire};
+pub use hello::{Hello, level, roster, standing, standing_to_wire};
 pub(crate) use hello::{build, build_to_wire, ensemble, ensemble_to_wire};
 use parts::{damage, damage_to_wire, history, history_to_wire, stamp, stamp_to_wire};
 pub(crate) use parts::{
     entry, entry_to_wire, refused, refused_to_wire, room, room_to_wire, submission, submission_to_wire,
 };
 pub use parts::{level_set, level_set_to_wire};
+pub use reconfig::{reconfig, reconfig_to_wire, reconfigured, reconfigured_to_wire};
 
 /// What a leader's stream carries.
 #[derive(Clone, PartialEq, Debug)]
@@ -28,7 +32,7 @@ pub enum LeaderFrame {
     /// For the core.
     Message(ToLearner),
     /// A snapshot of this zxid, at this feature level, begins.
-    SnapStart(Zxid, Level),
+    SnapStart(Zxid, Level, Arc<Roster>),
     /// A piece of it.
     SnapChunk(Bytes),
     /// It is complete.
@@ -92,6 +96,10 @@ impl From<LearnerFrame> for peer::LearnerMessage {
                 ToLeader::SetLevel { ticket, expected, level } => {
                     Kind::SetLevel(peer::SetLevel { ticket: ticket.0, expected: expected.0, level: level.0 })
                 }
+                ToLeader::Reconfigure { ticket, reconfig } => Kind::Reconfigure(peer::Reconfigure {
+                    ticket: ticket.0,
+                    reconfig: Some(reconfig_to_wire(reconfig)),
+                }),
             },
         };
         peer::LearnerMessage { kind: Some(kind) }
@@ -132,6 +140,10 @@ impl TryFrom<peer::LearnerMessage> for LearnerFrame {
                 expected: level(m.expected)?,
                 level: level(m.level)?,
             },
+            Kind::Reconfigure(m) => ToLeader::Reconfigure {
+                ticket: Ticket(m.ticket),
+                reconfig: reconfig(m.reconfig.unwrap_or_default())?,
+            },
         };
         Ok(LearnerFrame::Message(message))
     }
@@ -143,7 +155,7 @@ impl From<LeaderFrame> for peer::LeaderMessage {
         let kind = match frame {
             LeaderFrame::Hello(hello) => Kind::Hello(hello),
             LeaderFrame::Idle => Kind::Idle(peer::Idle {}),
-            LeaderFrame::SnapStart(zxid, level) => Kind::Snap(peer::Snap { zxid: zxid.0, level: level.0 }),
+            LeaderFrame::SnapStart(zxid, level, members) => snap_to_wire(zxid, level, &members),
             LeaderFrame::SnapChunk(chunk) => Kind::SnapChunk(chunk),
             LeaderFrame::SnapEnd => Kind::SnapEnd(peer::SnapEnd {}),
             LeaderFrame::Message(message) => match message {
@@ -154,7 +166,7 @@ impl From<LeaderFrame> for peer::LeaderMessage {
                 }),
                 ToLearner::Diff { after } => Kind::Diff(after.0),
                 ToLearner::Trunc { to } => Kind::Trunc(to.0),
-                ToLearner::Snap { zxid, level } => Kind::Snap(peer::Snap { zxid: zxid.0, level: level.0 }),
+                ToLearner::Snap { zxid, level, roster } => snap_to_wire(zxid, level, &roster),
                 ToLearner::Propose { prev, entries, commit } => Kind::Propose(peer::Propose {
                     prev: prev.0,
                     entries: entries.into_iter().map(entry_to_wire).collect(),
@@ -175,6 +187,9 @@ impl From<LeaderFrame> for peer::LeaderMessage {
                 ToLearner::Refused { ticket, why } => Kind::Refused(refused_to_wire(ticket, why)),
                 ToLearner::Room(room) => Kind::Room(room_to_wire(room).into()),
                 ToLearner::LevelSet { ticket, result } => Kind::LevelSet(level_set_to_wire(ticket, result)),
+                ToLearner::Reconfigured { ticket, result } => {
+                    Kind::Reconfigured(reconfigured_to_wire(ticket, result))
+                }
             },
         };
         peer::LeaderMessage { kind: Some(kind) }
@@ -189,7 +204,9 @@ impl TryFrom<peer::LeaderMessage> for LeaderFrame {
             Kind::Hello(hello) => return Ok(LeaderFrame::Hello(hello)),
             Kind::Idle(_) => return Ok(LeaderFrame::Idle),
             Kind::Piece(_) | Kind::LastPiece(_) => return Err(empty("a piece of a LeaderMessage")),
-            Kind::Snap(m) => return Ok(LeaderFrame::SnapStart(Zxid(m.zxid), level(m.level)?)),
+            Kind::Snap(m) => {
+                return Ok(LeaderFrame::SnapStart(Zxid(m.zxid), level(m.level)?, roster(&m.members)?));
+            }
             Kind::SnapChunk(chunk) => return Ok(LeaderFrame::SnapChunk(chunk)),
             Kind::SnapEnd(_) => return Ok(LeaderFrame::SnapEnd),
             Kind::LeaderInfo(m) => ToLearner::LeaderInfo {
@@ -223,9 +240,21 @@ impl TryFrom<peer::LeaderMessage> for LeaderFrame {
                 let (ticket, result) = level_set(m)?;
                 ToLearner::LevelSet { ticket, result }
             }
+            Kind::Reconfigured(m) => {
+                let (ticket, result) = reconfigured(m)?;
+                ToLearner::Reconfigured { ticket, result }
+            }
         };
         Ok(LeaderFrame::Message(message))
     }
+}
+
+fn snap_to_wire(zxid: Zxid, level: Level, roster: &Roster) -> peer::leader_message::Kind {
+    peer::leader_message::Kind::Snap(peer::Snap {
+        zxid: zxid.0,
+        level: level.0,
+        members: roster.encode().into(),
+    })
 }
 
 pub(crate) fn empty(what: &str) -> Malformed {

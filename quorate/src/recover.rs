@@ -1,5 +1,6 @@
 //! `quorate recover`: what only an operator may decide about the data directory of a node that is down.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use host::config::{self, NodeConfig};
@@ -18,18 +19,18 @@ pub(crate) fn run(command: &Recover, disk: Arc<dyn Disk>) -> Result<(), Failure>
     let node = config::load(settings.config.as_deref(), config::process_env(), &settings.flags())?.node;
     let directory = Directory::open(disk, &node.data_dir).or_refused()?;
     must_be_of(&node, directory.owner())?;
-    directory
+    let log = directory
         .find_log(node.log_dir.as_deref())
         .map_err(|e| Failure::refused(format!("nothing was changed: {e}")))?;
     output::print(&describe(&node, &directory))?;
     match command {
-        Recover::Members(_) => members(args, &node, directory),
+        Recover::Members(_) => members(args, &node, directory, &log),
         Recover::Copy(_) => copy(args, &node, directory),
         Recover::TrustDirectory(_) => trust(args, &node, directory),
     }
 }
 
-fn members(args: &Offline, node: &NodeConfig, directory: Directory) -> Result<(), Failure> {
+fn members(args: &Offline, node: &NodeConfig, directory: Directory, log: &Path) -> Result<(), Failure> {
     let owner = directory.owner().clone();
     if owner.id != node.id {
         return Err(other_node(&owner, node));
@@ -50,7 +51,7 @@ fn members(args: &Offline, node: &NodeConfig, directory: Directory) -> Result<()
     ))?;
     confirmed(args)?;
     let id = random_id()?;
-    directory.found(members.clone(), id, random_run()?).doing("change the data directory")?;
+    directory.found(log, members.clone(), id, random_run()?).doing("change the data directory")?;
     let voters = members.voters().filter(|&voter| members.weight(voter) > 0).count();
     let next = match voters {
         1 => "Start this node; all others start with empty data directories.".to_owned(),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use api::peer::ToLeader;
 use api::ports::{Election, Role, Sign};
-use api::{Epoch, Level, LevelRefusal, Now, PeerId, Ticket, Time};
+use api::{Epoch, Level, LevelRefusal, Now, PeerId, ReconfigRefusal, Ticket, Time, Zxid};
 use quorum_core::{CLOCK_BOUND_MS, Conn, Input, Output, Zab};
 use quorum_shell::{Command, Effect, Failure, Shell, Task};
 use telemetry::metrics;
@@ -71,6 +71,9 @@ pub(crate) struct State {
     /// their number.
     level_asks: BTreeMap<Ticket, oneshot::Sender<Result<Level, LevelRefusal>>>,
     last_level_ask: Ticket,
+    /// The same for other members.
+    reconfig_asks: BTreeMap<Ticket, oneshot::Sender<Result<Zxid, ReconfigRefusal>>>,
+    last_reconfig_ask: Ticket,
     /// Callers that wait until this node may stop.
     leaving: Vec<oneshot::Sender<()>>,
     /// Time of the last log line about a wrong clock.
@@ -232,6 +235,12 @@ impl<E: Election> Driver<E> {
                 self.state.level_asks.insert(ticket, reply);
                 self.shell.handle(now, Input::SetLevel { ticket, expected, level });
             }
+            Event::Reconfigure { reconfig, reply } => {
+                let ticket = Ticket(self.state.last_reconfig_ask.0 + 1);
+                self.state.last_reconfig_ask = ticket;
+                self.state.reconfig_asks.insert(ticket, reply);
+                self.shell.handle(now, Input::Reconfigure { ticket, reconfig });
+            }
             Event::SnapshotWanted => self.shell.want_snapshot(),
             Event::RolledBack { by, met } => {
                 self.shell.rolled_back(now, by, met)?;
@@ -261,8 +270,11 @@ impl<E: Election> Driver<E> {
                 Effect::Say(said) => self.acquaintances.own.send_modify(|own| {
                     (own.greeting.standing, own.said) = (said.standing, said);
                 }),
+                Effect::Members(roster) => {
+                    self.acquaintances.own.send_modify(|own| own.greeting.roster = roster);
+                }
                 // The task ends with the service.
-                Effect::Introduce(standing) => drop(asks.send(Ask::Introduce(standing))),
+                Effect::Introduce(standing, roster) => drop(asks.send(Ask::Introduce(standing, roster))),
                 Effect::Elect(candidate) => drop(asks.send(Ask::Elect(candidate))),
                 Effect::Settled { leader, epoch } => drop(asks.send(Ask::Settled { leader, epoch })),
                 Effect::Dial { leader, delay } => match self.addresses.get(&leader) {
@@ -295,6 +307,12 @@ impl<E: Election> Driver<E> {
                 Effect::Sign(sign) => drop(self.state.signs.as_ref().map(|signs| signs.try_send(sign))),
                 Effect::LevelSet { ticket, result } => {
                     if let Some(reply) = self.state.level_asks.remove(&ticket) {
+                        // The caller may be gone.
+                        let _ = reply.send(result);
+                    }
+                }
+                Effect::Reconfigured { ticket, result } => {
+                    if let Some(reply) = self.state.reconfig_asks.remove(&ticket) {
                         // The caller may be gone.
                         let _ = reply.send(result);
                     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request, Room, Surroundings};
-use api::{Level, LevelRefusal, Zxid};
+use api::{Level, LevelRefusal, Reconfig, ReconfigRefusal, Zxid};
 use quorum_log::{SnapshotError, SnapshotWriter, Snapshots};
 use quorum_shell::{self as shell, LogView, Unsaved, saved, unsaved};
 use telemetry::metrics;
@@ -138,19 +138,30 @@ impl Quorum for Handle {
     }
 
     async fn surroundings(&self) -> Result<Surroundings, PortClosed> {
-        let (ensemble, level, build) = {
+        let (ensemble, level, build, roster) = {
             let own = self.acquaintances.own.borrow();
-            (own.greeting.standing.ensemble, own.said.level, Some(own.greeting.build.clone()))
+            let greeting = &own.greeting;
+            let (build, roster) = (Some(greeting.build.clone()), Some(greeting.roster.clone()));
+            (greeting.standing.ensemble, own.said.level, build, roster)
         };
         let clock_offset_ms = *self.clock.borrow();
         let peers = self.acquaintances.peers();
-        Ok(Surroundings { ensemble, level, build, peers, clock_offset_ms })
+        Ok(Surroundings { ensemble, level, build, peers, roster, clock_offset_ms })
     }
 
     async fn set_level(&self, expected: Level, level: Level) -> Result<Level, LevelRefusal> {
         let stopped = |_| LevelRefusal::Unavailable(stopped().0);
         let (reply, answer) = oneshot::channel();
         if !self.links.send(Event::SetLevel { expected, level, reply }).await {
+            return Err(stopped(()));
+        }
+        answer.await.map_err(|_| stopped(()))?
+    }
+
+    async fn reconfigure(&self, reconfig: Reconfig) -> Result<Zxid, ReconfigRefusal> {
+        let stopped = |_| ReconfigRefusal::Unavailable(stopped().0);
+        let (reply, answer) = oneshot::channel();
+        if !self.links.send(Event::Reconfigure { reconfig, reply }).await {
             return Err(stopped(()));
         }
         answer.await.map_err(|_| stopped(()))?
@@ -203,8 +214,9 @@ impl Handle {
         let (snapshots, at_least) = (self.snapshots.clone(), chunks.at_least());
         // Every state has a level.
         let level = self.view.reader.level_at(zxid).unwrap_or(Level::FIRST);
+        let roster = self.view.reader.roster_at(zxid);
         let mut writer: SnapshotWriter =
-            blocking(move || snapshots.begin(zxid, level)?.leaving(leave, at_least)).await?;
+            blocking(move || snapshots.begin_with(zxid, level, roster)?.leaving(leave, at_least)).await?;
         while let Some(chunk) = chunks.next().await {
             writer = blocking(move || writer.chunk(&chunk).map(|()| writer)).await?;
         }

@@ -1,7 +1,7 @@
 //! The quorum of a node that may have to wait for disk space before it can be opened.
 
 use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request, Room, Surroundings};
-use api::{Level, LevelRefusal, Zxid};
+use api::{Level, LevelRefusal, Reconfig, ReconfigRefusal, Zxid};
 
 use tokio::sync::watch;
 
@@ -103,6 +103,13 @@ impl Quorum for Late {
         match self.get() {
             Some(handle) => handle.set_level(expected, level).await,
             None => Err(LevelRefusal::Unavailable("the quorum of this node is not open yet".into())),
+        }
+    }
+
+    async fn reconfigure(&self, reconfig: Reconfig) -> Result<Zxid, ReconfigRefusal> {
+        match self.get() {
+            Some(handle) => handle.reconfigure(reconfig).await,
+            None => Err(ReconfigRefusal::Unavailable("the quorum of this node is not open yet".into())),
         }
     }
 

@@ -433,7 +433,7 @@ impl Sender {
         self.observe(&frame);
         match frame {
             Frame::Message(message) => LeaderFrame::Message(message),
-            Frame::SnapStart(zxid, level) => LeaderFrame::SnapStart(zxid, level),
+            Frame::SnapStart(zxid, level, roster) => LeaderFrame::SnapStart(zxid, level, roster),
             Frame::SnapChunk(chunk) => LeaderFrame::SnapChunk(chunk),
             Frame::SnapEnd => LeaderFrame::SnapEnd,
         }
@@ -445,7 +445,7 @@ impl Sender {
         let (mode, from) = match frame {
             Frame::Message(ToLearner::Diff { after }) => (Mode::Diff, *after),
             Frame::Message(ToLearner::Trunc { to }) => (Mode::Trunc, *to),
-            Frame::SnapStart(zxid, _) => (Mode::Snap, *zxid),
+            Frame::SnapStart(zxid, ..) => (Mode::Snap, *zxid),
             Frame::Message(ToLearner::NewLeader { epoch, target, .. }) => {
                 if let Some(sync) = self.sync.take() {
                     sync.end(*epoch, *target);
@@ -461,7 +461,7 @@ impl Sender {
         };
         metrics::SYNC_STARTED.at(mode).add(1);
         self.sync = Some(Sync::begin(peer, mode, from));
-        if let Frame::SnapStart(zxid, _) = frame {
+        if let Frame::SnapStart(zxid, ..) = frame {
             self.lines().in_scope(|| tracing::info!(%peer, %zxid, "sending a snapshot"));
         }
     }

@@ -200,8 +200,8 @@ impl LearnerSide {
                     LeaderFrame::Hello(_) => return Err("a second Hello".into()),
                     LeaderFrame::Idle => continue,
                     LeaderFrame::Message(message) => Input::FromLeader { conn, message },
-                    LeaderFrame::SnapStart(zxid, level) => {
-                        self.take(conn, &mut snapshot, Part::Start(zxid, level)).await?
+                    LeaderFrame::SnapStart(zxid, level, roster) => {
+                        self.take(conn, &mut snapshot, Part::Start(zxid, level, roster)).await?
                     }
                     LeaderFrame::SnapChunk(chunk) => {
                         self.take(conn, &mut snapshot, Part::Chunk(chunk)).await?

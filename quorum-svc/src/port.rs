@@ -8,7 +8,7 @@ use api::ports::{Chunks, Feed as _, Quorum as _, Request as Asked};
 use api::{PeerId, Ticket, Zxid};
 use bytes::Bytes;
 use proto::internal::{self, feed_message, quorum_port_server::QuorumPort, snapshot_message, store_message};
-use proto::peer::LevelSet;
+use proto::peer::{LevelSet, Reconfigured};
 use proto::ports::{
     check_neighbour, item_to_wire, request, sign_to_wire, status_to_wire, surroundings_to_wire,
 };
@@ -145,6 +145,17 @@ impl QuorumPort for PortService {
         let malformed = |e: proto::Malformed| Status::invalid_argument(e.0);
         let result = self.handle.set_level(expected.map_err(malformed)?, level.map_err(malformed)?).await;
         Ok(Response::new(quorum::level_set_to_wire(Ticket(0), result)))
+    }
+
+    async fn reconfigure(
+        &self,
+        request: Request<internal::ReconfigureRequest>,
+    ) -> Result<Response<Reconfigured>, Status> {
+        let internal::ReconfigureRequest { hello, reconfig } = request.into_inner();
+        self.admit(hello)?;
+        let reconfig = quorum::reconfig(reconfig.unwrap_or_default());
+        let result = self.handle.reconfigure(reconfig.map_err(|e| Status::invalid_argument(e.0))?).await;
+        Ok(Response::new(quorum::reconfigured_to_wire(Ticket(0), result)))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::ports::Election;
-use api::{Build, Greeting, PeerId, Zxid};
+use api::{Build, Ensemble, Greeting, PeerId, Zxid};
 use proto::internal::quorum_port_server::QuorumPortServer;
 use proto::peer::quorum_server::QuorumServer;
 use quorum_core::{Durable, Zab};
@@ -179,6 +179,9 @@ impl<E: Election> QuorumService<E> {
             build: build.clone(),
         };
         let storage = Storage::open(&disk, &config.data_dir, &options)?;
+        let mut config = config;
+        let own_list = std::mem::replace(&mut config.core.ensemble, storage.data_dir.members().clone());
+        warn_of_other_members(&storage, &own_list);
         let dirs = [config.data_dir.clone(), storage.log_dir().to_owned()];
         dirs.iter().try_for_each(|dir| room_to_begin(disk.as_ref(), dir))?;
         let Storage {
@@ -211,6 +214,7 @@ impl<E: Election> QuorumService<E> {
             current_epoch: promises.current,
             history: log.history().clone(),
             levels: log.levels(),
+            rosters: log.rosters(),
             snapshot: snapshots.latest(),
             snap_before: snapshots
                 .latest()
@@ -236,14 +240,14 @@ impl<E: Election> QuorumService<E> {
         let backlog = Backlog::new(config.backlog_bytes);
         let ensemble: Arc<str> = config.ensemble.into();
         let met = Met::new(incarnations);
-        let members = config.core.ensemble.clone();
         let sync_limit = config.core.sync_limit;
         let tick = config.core.ping_interval;
         let core = Zab::new(config.core, durable.clone());
-        let shell = Shell::new(core, view.clone(), me, members.clone(), base);
+        let shell = Shell::new(core, view.clone(), me, base);
         let said = shell.said();
         let name = ensemble.to_string();
-        let greeting = Greeting { name, id: me, members, standing: said.standing, build, sync_limit, tick };
+        let roster = shell.core().roster().clone();
+        let greeting = Greeting { name, id: me, roster, standing: said.standing, build, sync_limit, tick };
         let own = Own { greeting, said };
         let others = config.addresses.keys().filter(|&&peer| peer != me);
         let acquaintances = Acquaintances {
@@ -379,6 +383,19 @@ impl<E: Election> QuorumService<E> {
         self.tasks.close();
         self.tasks.wait().await;
         result
+    }
+}
+
+/// Reports where `members` in the settings differs from what counts. It is for the first start only.
+fn warn_of_other_members(storage: &Storage, settings: &Ensemble) {
+    let rosters = storage.log.rosters();
+    let here = rosters.last().map_or(storage.data_dir.members(), |roster| &roster.newest().ensemble);
+    if here != settings {
+        tracing::warn!(
+            "`members` in the settings differs from the members of the ensemble, which count: {} (\"there\" are the settings, \
+             \"here\" is the ensemble). Settings count for the first start only; change members with `quorate member`",
+            settings.difference(here)
+        );
     }
 }
 

@@ -11,7 +11,8 @@ use api::ports::{
     Candidate, Chunks, Election, Feed, FeedItem, PAYLOAD_MAX, PortClosed, Quorum, Request, Room,
 };
 use api::{
-    Build, Ensemble, EnsembleId, Entry, Epoch, Greeting, Level, Levels, PeerId, Standing, Ticket, Zxid,
+    Build, Ensemble, EnsembleId, Entry, Epoch, Greeting, Level, Levels, PeerId, Roster, Standing, Ticket,
+    Zxid,
 };
 use bytes::Bytes;
 use proxy::Proxy;
@@ -33,7 +34,7 @@ impl Election for Named {
         leader.ok_or_else(|| PortClosed("nobody".into()))
     }
 
-    async fn introduce(&self, _: Standing) -> Result<(), PortClosed> {
+    async fn introduce(&self, _: Standing, _: Arc<Roster>) -> Result<(), PortClosed> {
         Ok(())
     }
 
@@ -492,7 +493,7 @@ async fn garbage_and_strangers_do_no_harm() {
         let greeting = Greeting {
             name: ensemble.into(),
             id: PeerId(id),
-            members: Ensemble::of_voters(1..=3).unwrap(),
+            roster: Arc::new(Roster::initial(Ensemble::of_voters(1..=3).unwrap())),
             standing: Standing::default(),
             build: Build::this(),
             sync_limit: SYNC_LIMIT,
@@ -590,7 +591,7 @@ async fn a_store_without_state_gets_the_snapshot_on_which_an_empty_log_stands() 
         writer.finish().unwrap();
         Log::open(disk, &dir.join("log"), LogOptions::default())
             .unwrap()
-            .reset(Base { zxid: base, level: Some(Level::FIRST) })
+            .reset(Base { zxid: base, level: Some(Level::FIRST), roster: None })
             .unwrap();
     }
     let addresses: BTreeMap<PeerId, String> = (1..=3).map(|id| (PeerId(id), "127.0.0.1:1".into())).collect();

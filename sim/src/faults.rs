@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use api::chance::Chance;
 use api::peer::{Acquaintance, Damage, Incarnation};
 use api::ports::{Candidate, Role};
 use api::vote::{Notification, Round, Vote};
 use api::{
-    Ensemble, EnsembleId, Epoch, Greeting, Level, Levels, Member, Membership, PeerId, Standing, Ticket, Zxid,
+    Configuration, Contact, Ensemble, EnsembleId, Epoch, Greeting, Level, Levels, Member, Membership, PeerId,
+    Reconfig, Roster, Standing, Ticket, Zxid,
 };
 use quorum_core::Input;
 use quorum_log::{Crash, DiskOp, Fault as DiskFault, IdentityError, MemDisk, StorageError};
@@ -152,6 +155,10 @@ impl World {
                 let (ticket, expected, level) = (Ticket(self.tickets), Level::FIRST, NEWER.max());
                 self.nodes[node].tell_quorum(&mut self.cx, Input::SetLevel { ticket, expected, level });
             }
+            Fault::Reconfigure { node, list } => {
+                let node = self.target(node);
+                self.reconfigure(node, list);
+            }
             Fault::DiskFull { node, lasts } => {
                 let node = self.target(node);
                 let disk = &self.nodes[node].disk;
@@ -218,7 +225,7 @@ impl World {
             Fault::Stranger { node, members, lasts } => self.stranger(self.target(node), members, lasts),
             Fault::OtherMembers { node, list, lasts } => {
                 let node = self.target(node);
-                // Before its first promise that would be another ensemble, for good.
+                // Before its first promise that would be another ensemble, for good. Later its directory says who the members are.
                 if self.cx.ghost.disks[node].accepted > Epoch(0) {
                     self.nodes[node].believes = Some(self.other_members(node, list));
                     self.crash(node, false, Crash::ProcessOnly, lasts / 10);
@@ -231,7 +238,8 @@ impl World {
     /// All members but one, the node alone, or one more than there are.
     fn other_members(&self, node: usize, list: u64) -> Ensemble {
         let me = PeerId(node as u32 + 1);
-        let all = || self.cx.ghost.ensemble().members().map(|(id, membership)| Member { id, membership });
+        let first = self.nodes[node].first_members(&self.cx);
+        let all = || first.members().map(|(id, membership)| Member { id, membership });
         let voter = |id| Member { id, membership: Membership::VOTER };
         let more = || all().chain([voter(PeerId(all().count() as u32 + 1))]);
         let fewer = || all().filter(|m| m.id == me || u64::from(m.id.0) % 2 == list / 3 % 2);
@@ -241,9 +249,62 @@ impl World {
             _ => Ensemble::new(fewer()),
         };
         match other {
-            Ok(other) if other != *self.cx.ghost.ensemble() => other,
-            _ => Ensemble::new(more()).unwrap_or_else(|_| self.cx.ghost.ensemble().clone()),
+            Ok(other) if other != first => other,
+            _ => Ensemble::new(more()).unwrap_or_else(|_| first.clone()),
         }
+    }
+
+    /// An operator who looks at a node's members asks it for others: one more observer, one observer less or with a vote, one
+    /// voter less, or any other list.
+    fn reconfigure(&mut self, node: usize, list: u64) {
+        let Some(process) = &self.nodes[node].up else { return };
+        let newest = process.quorum.shell.core().roster().newest().clone();
+        let mut rng = Chance::new(list);
+        let mut members: BTreeMap<PeerId, Membership> = newest.ensemble.members().collect();
+        let all = (1..=self.nodes.len() as u32).map(PeerId);
+        // Now and then a former one, which has to be refused.
+        let former = rng.per_mille(50);
+        let able: Vec<PeerId> = all.filter(|id| former || !newest.removed.contains(id)).collect();
+        let pick = |rng: &mut Chance, which: &dyn Fn(Option<Membership>) -> bool| {
+            let found: Vec<PeerId> =
+                able.iter().copied().filter(|id| which(members.get(id).copied())).collect();
+            rng.pick(&found)
+        };
+        let mut contacts = newest.contacts.clone();
+        match rng.below(10) {
+            0..3 => {
+                let id = pick(&mut rng, &|m| m.is_none());
+                members.extend(id.map(|id| (id, Membership::Observer)));
+            }
+            3..6 => {
+                let id = pick(&mut rng, &|m| m == Some(Membership::Observer));
+                members.extend(id.map(|id| (id, Membership::VOTER)));
+            }
+            6 => {
+                let id = pick(&mut rng, &|m| m.is_some());
+                id.map(|id| members.remove(&id));
+            }
+            7 => {
+                let id = pick(&mut rng, &|m| m.is_some());
+                members.extend(id.map(|id| (id, Membership::Observer)));
+            }
+            8 => {
+                let host = format!("h-{}", rng.below(100));
+                let contact = Contact { host, client_port: 1, quorum_port: 2, election_port: 3 };
+                contacts.extend(pick(&mut rng, &|m| m.is_some()).map(|id| (id, contact)));
+            }
+            _ => {
+                let drawn: Vec<PeerId> = able.iter().copied().filter(|_| rng.per_mille(700)).collect();
+                members = drawn.into_iter().map(|id| (id, Membership::VOTER)).collect();
+            }
+        }
+        let members = members.into_iter().map(|(id, membership)| Member { id, membership });
+        let Ok(ensemble) = Ensemble::new(members) else { return };
+        let (expected, force) = (newest.version, rng.per_mille(30));
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        let reconfig = Reconfig { expected, ensemble, contacts, force };
+        self.nodes[node].tell_quorum(&mut self.cx, Input::Reconfigure { ticket, reconfig });
     }
 
     pub(crate) fn right_members(&mut self, node: usize) {
@@ -257,7 +318,8 @@ impl World {
         self.crash(node, false, Crash::ProcessOnly, lasts);
         let Some(mut greeting) = own.map(|own| Greeting::clone(&own)) else { return };
         if members {
-            greeting.members = self.other_members(node, 1);
+            let other = Configuration::initial(self.other_members(node, 1));
+            greeting.roster = Arc::new(Roster::settled(greeting.roster.since(), other));
         } else {
             greeting.standing =
                 Standing { ensemble: Some(STRANGERS), epoch: Epoch(1 << 20), bound: true, level: None };
@@ -282,7 +344,8 @@ impl World {
         let me = PeerId(node as u32 + 1);
         let candidate = Candidate { epoch: Epoch(1 << 20), zxid: Zxid::new(Epoch(1 << 20), 7) };
         let vote = Some(Vote { candidate, leader: me });
-        let notification = Notification { state: Role::Looking, vote, round: Round(1 << 40) };
+        let members = greeting.roster.since();
+        let notification = Notification { state: Role::Looking, vote, round: Round(1 << 40), members };
         let met = Some(Incarnation { number: 1 << 40, run: u64::MAX });
         let said = Acquaintance { own: met, met, confirmed: met };
         let packet = match kind {
@@ -343,10 +406,6 @@ impl World {
             return self.lose_power(node);
         }
         target.disk.crash(Crash::ProcessOnly);
-        if let (Some(_), StorageError::Identity(IdentityError::Members { .. })) = (&target.believes, &error) {
-            // It stays down until its configuration is put right.
-            return self.cx.stats.count("other members refused");
-        }
         target.refusals += 1;
         let of_the_disk = is_of_the_disk(&error);
         let impaired = self.cx.ghost.disks[node].impaired;
@@ -378,8 +437,7 @@ impl World {
         let (disk, table) = (disk.copy(), *table);
         let id = self.nodes[node].id;
         let copied = lives(&disk);
-        let ensemble = self.cx.ghost.ensemble();
-        let known = (ensemble.voters().filter(|&voter| voter != id)).all(|voter| {
+        let known = (1..=self.nodes.len() as u32).map(PeerId).filter(|&other| other != id).all(|voter| {
             let met = lives(&self.nodes[voter.0 as usize - 1].disk).met.get(&id).copied();
             met.is_some_and(|life| !copied.knows(life))
         });
@@ -401,9 +459,6 @@ impl World {
     /// Whether the ensemble can bear the loss of this node's data: all other voters have theirs, and have been members
     /// before, so that they can vouch for what is committed; and they are a quorum without it.
     fn may_lose(&self, node: usize) -> bool {
-        let ensemble = self.cx.ghost.ensemble();
-        let others: BTreeSet<PeerId> =
-            ensemble.voters().filter(|voter| voter.0 as usize - 1 != node).collect();
         // One that has only seen a first start that came to nothing has the id of another ensemble, and is no member yet.
         let first = self.cx.ghost.first_epoch().unwrap_or(Epoch(u32::MAX));
         let vouches = |voter: &PeerId| {
@@ -413,7 +468,13 @@ impl World {
         // If it loses its log it cannot know that it never had data there, and waits for an operator.
         let current = self.cx.ghost.disks[node].current;
         let member = current == Epoch(0) || current >= first;
-        self.cx.plan.reckless || member && self.cx.ghost.is_quorum(&others) && others.iter().all(vouches)
+        // By each list that ever was one: servers that missed its end still count by it.
+        let bears = |ensemble: &Ensemble| {
+            let others: BTreeSet<PeerId> =
+                ensemble.voters().filter(|voter| voter.0 as usize - 1 != node).collect();
+            ensemble.is_quorum(&others) && others.iter().all(vouches)
+        };
+        self.cx.plan.reckless || member && api::mutants::without(|| self.cx.ghost.lists().all(bears))
     }
 
     /// Flips a bit of one of the files that `which` accepts. Whether there was one.

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use api::peer::{Acquaintance, Damage};
 use api::session::{Item, Op, Open, Request};
-use api::{Entry, Greeting, Identities, Level, OpError, WriteNumber, Zxid};
+use api::{Entry, Greeting, Identities, Level, OpError, Roster, WriteNumber, Zxid};
 use bytes::Bytes;
 use election_core::Notification;
 use quorum_core::{ToLeader, ToLearner};
@@ -50,7 +51,7 @@ pub(crate) enum Packet {
     Hello(Hello),
     ToLeader(ToLeader),
     ToLearner(ToLearner),
-    SnapStart(Zxid, Level),
+    SnapStart(Zxid, Level, Arc<Roster>),
     SnapChunk(Bytes),
     SnapEnd,
     /// This many bytes of the message that follows the pieces.

@@ -40,6 +40,9 @@ pub struct MemberPlan {
     pub drift_ppm: i64,
     /// What its wall clock shows at the beginning, as difference from the true time in milliseconds.
     pub wall_ms: i64,
+    /// It is no member at the first start, and may be added later. All such nodes come behind the others.
+    #[serde(default)]
+    pub joins: bool,
 }
 
 /// Time limits, in milliseconds.
@@ -230,6 +233,8 @@ pub enum Fault {
     Upgrade { node: Target, down: u64 },
     /// An operator asks this node to raise the feature level.
     Raise { node: Target },
+    /// An operator asks this node for other members; which, `list` says.
+    Reconfigure { node: Target, list: u64 },
 }
 
 impl Fault {
@@ -269,17 +274,18 @@ impl Fault {
             Fault::OtherMembers { .. } => "other members",
             Fault::Upgrade { .. } => "upgrade",
             Fault::Raise { .. } => "raise of the level",
+            Fault::Reconfigure { .. } => "change of the members",
         }
     }
 }
 
 impl Plan {
-    /// The members as all nodes know them.
+    /// The members at the first start.
     ///
     /// # Errors
     /// If no member could lead.
     pub fn ensemble(&self) -> Result<Ensemble, EnsembleError> {
-        Ensemble::new((1..).zip(&self.members).map(|(id, m)| Member {
+        Ensemble::new((1..).zip(&self.members).filter(|(_, m)| !m.joins).map(|(id, m)| Member {
             id: PeerId(id),
             membership: match m.voter {
                 Some((weight, group)) => Membership::Voter { weight, group },
@@ -324,7 +330,7 @@ impl Plan {
     pub fn quiet(seed: u64, active_us: u64) -> Plan {
         Plan {
             seed,
-            members: vec![MemberPlan { voter: Some((1, 0)), drift_ppm: 0, wall_ms: 0 }; 3],
+            members: vec![MemberPlan { voter: Some((1, 0)), drift_ppm: 0, wall_ms: 0, joins: false }; 3],
             clients: 1,
             active_us,
             timing: Timing {

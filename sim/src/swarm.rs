@@ -52,7 +52,26 @@ pub fn draw(seed: u64) -> Plan {
     upgrades(&mut Chance::stream(seed, 7), &mut plan);
     state_flips(&mut Chance::stream(seed, 8), &mut plan);
     newer_verbs(&mut Chance::stream(seed, 9), &mut plan);
+    changes_of_members(&mut Chance::stream(seed, 10), &mut plan);
     plan
+}
+
+/// In some runs an operator adds, promotes, removes and replaces members, among nodes that are no members at first, too.
+fn changes_of_members(rng: &mut Chance, plan: &mut Plan) {
+    if plan.faults.is_empty() || !rng.per_mille(350) {
+        return;
+    }
+    for _ in 0..rng.between(0, 3) {
+        let joiner = MemberPlan { voter: Some((1, 0)), drift_ppm: 0, wall_ms: 0, joins: true };
+        plan.members.push(joiner);
+    }
+    let nodes = plan.members.len() as u64;
+    for _ in 0..rng.between(3, 24) {
+        let node = if rng.per_mille(500) { 0 } else { rng.between(1, nodes) as u32 };
+        let at = rng.below(plan.active_us);
+        plan.faults.push(TimedFault { at, fault: Fault::Reconfigure { node, list: rng.draw() } });
+    }
+    plan.faults.sort_by_key(|fault| fault.at);
 }
 
 /// In some runs nodes are upgraded, and an operator asks for the newer level before and after the last of them is.
@@ -126,6 +145,7 @@ fn members(rng: &mut Chance, timing: Timing) -> Vec<MemberPlan> {
             )),
             drift_ppm: if drifting { rng.between(0, 2 * drift) as i64 - drift as i64 } else { 0 },
             wall_ms: if rng.per_mille(200) { rng.between(0, 7_200_000) as i64 - 3_600_000 } else { 0 },
+            joins: false,
         })
         .collect();
     if observers {

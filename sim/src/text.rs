@@ -26,6 +26,7 @@ pub(crate) fn to_leader(message: &ToLeader) -> String {
         ToLeader::Barrier { ticket } => format!("BARRIER {}", ticket.0),
         ToLeader::Disk(room) => format!("DISK {room:?}"),
         ToLeader::SetLevel { expected, level, .. } => format!("LEVEL {expected} to {level}"),
+        ToLeader::Reconfigure { reconfig, .. } => format!("MEMBERS {}", reconfig.ensemble),
         ToLeader::Report(report) => format!("REPORT {} sessions", report.len() / 8 - 1),
     }
 }
@@ -49,5 +50,6 @@ pub(crate) fn to_learner(message: &ToLearner) -> String {
         ToLearner::Refused { ticket, .. } => format!("REFUSED {}", ticket.0),
         ToLearner::Room(room) => format!("ROOM {room:?}"),
         ToLearner::LevelSet { result, .. } => format!("LEVEL {result:?}"),
+        ToLearner::Reconfigured { result, .. } => format!("MEMBERS {result:?}"),
     }
 }

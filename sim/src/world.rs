@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use api::Greeting;
+use api::{Greeting, PeerId};
 use history::{History, Operation};
 use quorum_log::Crash;
 
@@ -305,8 +305,10 @@ impl World {
         let last = self.cx.ghost.last();
         let wall_ms =
             self.nodes.iter().map(|n| n.wall_ms).min().unwrap_or_default() + (self.cx.now / 1_000) as i64;
+        let unfinished = self.cx.ghost.roster().filter(|roster| roster.is_joint());
         let busy: Vec<String> = (self.nodes.iter())
-            .filter(|n| !n.at_rest(last))
+            // A former member has nothing to wait for, nor has one that was never added.
+            .filter(|n| !n.at_rest(last) && self.is_member(n.id))
             .map(|n| match &n.up {
                 None => format!("{} is down", n.name()),
                 Some(p) => {
@@ -320,6 +322,7 @@ impl World {
                     .filter(|(_, c)| !c.at_rest())
                     .map(|(i, c)| format!("client {i} waits for {} answers", c.unanswered())),
             )
+            .chain(unfinished.map(|roster| format!("the change {roster} is unfinished")))
             .chain(self.cx.ghost.overdue(wall_ms).map(|path| format!("{path} is not reaped")))
             .collect();
         if busy.is_empty() {
@@ -333,6 +336,13 @@ impl World {
         } else {
             let at = self.cx.now + PROBE;
             self.cx.schedule(at, Event::Probe);
+        }
+    }
+
+    fn is_member(&self, id: PeerId) -> bool {
+        match self.cx.ghost.roster() {
+            Some(roster) => roster.membership(id).is_some(),
+            None => self.cx.ghost.ensemble().membership(id).is_some(),
         }
     }
 

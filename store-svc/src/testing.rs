@@ -6,7 +6,7 @@ use std::{
 };
 
 use api::{
-    Body, EnsembleId, Entry, Epoch, Level, LevelRefusal, Origin, PeerId, Zxid,
+    Body, EnsembleId, Entry, Epoch, Level, LevelRefusal, Origin, PeerId, Reconfig, ReconfigRefusal, Zxid,
     ports::{
         Chunks, Feed, FeedItem, PortClosed, Quorum, QuorumStatus, Request, Role, Room, Sign, Signs,
         Surroundings,
@@ -204,6 +204,10 @@ impl Quorum for MemoryQuorum {
 
     async fn set_level(&self, expected: Level, level: Level) -> Result<Level, LevelRefusal> {
         Err(LevelRefusal::Refused(format!("this is no ensemble: from {expected} to {level}")))
+    }
+
+    async fn reconfigure(&self, _: Reconfig) -> Result<Zxid, ReconfigRefusal> {
+        Err(ReconfigRefusal::Invalid("this is no ensemble".into()))
     }
 
     async fn status(&self) -> Result<QuorumStatus, PortClosed> {

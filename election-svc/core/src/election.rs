@@ -1,8 +1,9 @@
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::ports::{Candidate, Role};
-use api::{Ensemble, Epoch, PeerId, Time, Zxid};
+use api::{Ensemble, Epoch, Membership, PeerId, Roster, Time, Zxid};
 
 use crate::looking::Looking;
 use crate::{Notification, Round, Vote};
@@ -12,7 +13,7 @@ use crate::{Notification, Round, Vote};
 pub struct Config {
     /// This server. A server that is no voter takes part as an observer.
     pub me: PeerId,
-    /// All servers.
+    /// The members of the first start. They count until the quorum service names others.
     pub ensemble: Ensemble,
     /// Time that a candidate waits for a better vote once a quorum holds the vote for it. If it is longer
     /// than twice the time of a notification between any two servers, no round elects two leaders, and no
@@ -43,12 +44,15 @@ impl Config {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Input {
     /// This server has no leader: start an election with this candidate. With `None` the server does
-    /// not stand, and votes for the best other candidate. A server that already looks begins again.
+    /// not stand, and votes for the best other candidate. A server without a vote stands only if its quorum service knows that
+    /// the others may need it: a change of the members that takes its vote is not committed. A server that already looks begins again.
     Elect(Option<Candidate>),
     /// The quorum service is gone and would neither lead nor follow, so no other server may count this
     /// one. The election withdraws its notification, and sends none before the next [`Input::Elect`] or
     /// [`Input::Settled`].
     Withdraw,
+    /// These members count from now on: the last ones in the log of this server.
+    Members(Arc<Roster>),
     /// A new link to this peer is up; an older one, if any, is gone.
     Connected(PeerId),
     /// The link to this peer is gone.
@@ -98,6 +102,8 @@ pub enum Output {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Election {
     pub(crate) config: Config,
+    /// The members that count for this server.
+    pub(crate) roster: Arc<Roster>,
     pub(crate) round: Round,
     pub(crate) state: State,
     /// The reachable peers, each with its last notification over its present link. A notification from before
@@ -123,6 +129,7 @@ impl Election {
     #[must_use]
     pub fn new(config: Config) -> Election {
         Election {
+            roster: Arc::new(Roster::initial(config.ensemble.clone())),
             config,
             round: Round(0),
             state: State::Idle,
@@ -136,6 +143,7 @@ impl Election {
         match input {
             Input::Elect(candidate) => self.on_elect(now, candidate),
             Input::Withdraw => self.on_withdraw(),
+            Input::Members(roster) => self.on_members(now, roster),
             Input::Connected(peer) => self.on_connected(now, peer),
             Input::Disconnected(peer) => self.on_disconnected(now, peer),
             Input::Received { from, notification } => self.on_received(now, from, notification),
@@ -167,20 +175,47 @@ impl Election {
             State::Looking(looking) => (Role::Looking, looking.proposal),
             State::Established { role, vote } => (*role, Some(*vote)),
         };
-        Some(Notification { state, vote, round: self.round })
+        Some(Notification { state, vote, round: self.round, members: self.roster.since() })
     }
 
     fn on_withdraw(&mut self) {
         if !matches!(self.state, State::Idle) {
             self.state = State::Idle;
-            let no_vote = Notification { state: Role::Looking, vote: None, round: self.round };
+            let members = self.roster.since();
+            let no_vote = Notification { state: Role::Looking, vote: None, round: self.round, members };
             let peers = self.links.keys();
             self.outputs.extend(peers.map(|&to| Output::Send { to, notification: no_vote }));
         }
     }
 
+    /// Other members count. A looking server counts again: its candidate may have no vote any more.
+    fn on_members(&mut self, now: Time, roster: Arc<Roster>) {
+        if roster == self.roster {
+            return;
+        }
+        self.roster = roster;
+        match &self.state {
+            State::Looking(looking) => {
+                let lost = |id| id != self.config.me && !self.roster.can_lead(id);
+                if looking.proposal.is_some_and(|vote| lost(vote.leader)) {
+                    self.renew(now);
+                } else {
+                    self.tell_all();
+                    self.evaluate(now);
+                }
+            }
+            State::Established { vote, .. } => {
+                let (vote, role) = (*vote, self.role_under(vote.leader));
+                self.state = State::Established { role, vote };
+                self.tell_all();
+            }
+            State::Idle => {}
+        }
+    }
+
+    /// Links with servers that are no members stay: one of them may know of a later change.
     fn on_connected(&mut self, now: Time, peer: PeerId) {
-        if peer == self.config.me || self.config.ensemble.membership(peer).is_none() {
+        if peer == self.config.me {
             return;
         }
         self.links.insert(peer, None);
@@ -198,8 +233,9 @@ impl Election {
             return;
         }
         let asks = notification.state == Role::Looking;
-        if !self.config.ensemble.is_voter(from) {
-            // Observers get answers but have no vote.
+        let knows_more = notification.members > self.roster.since();
+        if !self.roster.is_voter(from) && !knows_more {
+            // Observers and former members get answers but have no vote.
             if asks {
                 self.tell(from);
             }
@@ -218,9 +254,10 @@ impl Election {
     }
 
     /// Whether a voter may send this: a vote must name a server that can lead, and only the leader
-    /// itself leads.
+    /// itself leads. A sender that knows of a later change of the members may name one of the new ones.
     fn is_sound(&self, from: PeerId, notification: &Notification) -> bool {
-        let can_lead = |id| self.config.ensemble.weight(id) > 0;
+        let knows_more = notification.members > self.roster.since();
+        let can_lead = |id| knows_more || self.roster.can_lead(id) || self.is_offered(id);
         match (notification.state, notification.vote) {
             (Role::Looking, None) => true,
             (Role::Looking, Some(vote)) => can_lead(vote.leader),
@@ -228,6 +265,16 @@ impl Election {
             (Role::Leading, Some(vote)) => vote.leader == from && can_lead(from),
             (Role::Following | Role::Leading, None) | (Role::Observing, _) => false,
         }
+    }
+
+    /// Whether `id` is this server, which stands or leads: perhaps without a vote.
+    fn is_offered(&self, id: PeerId) -> bool {
+        id == self.config.me
+            && match &self.state {
+                State::Idle => false,
+                State::Looking(looking) => looking.stands(),
+                State::Established { vote, .. } => vote.leader == id,
+            }
     }
 
     fn on_settled(&mut self, leader: PeerId, epoch: Epoch) {
@@ -238,9 +285,6 @@ impl Election {
             State::Established { .. } => return,
             State::Looking(looking) if looking.stands() => return,
             State::Idle | State::Looking(_) => {
-                if self.config.ensemble.weight(leader) == 0 {
-                    return;
-                }
                 let vote = Vote { candidate: Candidate { epoch, zxid: Zxid::marker(epoch) }, leader };
                 self.state = State::Established { role: self.role_under(leader), vote };
             }
@@ -259,10 +303,11 @@ impl Election {
     }
 
     fn role_under(&self, leader: PeerId) -> Role {
-        if !self.votes() {
-            Role::Observing
-        } else if leader == self.config.me {
+        // A leader may have lost its vote by a change of the members that it has not finished.
+        if leader == self.config.me {
             Role::Leading
+        } else if !self.votes() {
+            Role::Observing
         } else {
             Role::Following
         }
@@ -270,12 +315,12 @@ impl Election {
 
     /// Whether this server is a voter.
     pub(crate) fn votes(&self) -> bool {
-        self.config.ensemble.is_voter(self.config.me)
+        self.roster.is_voter(self.config.me)
     }
 
     /// Sends the state of this server to `peer`. Observers send nothing to each other.
     pub(crate) fn tell(&mut self, peer: PeerId) {
-        if (self.votes() || self.config.ensemble.is_voter(peer))
+        if (self.votes() || self.roster.membership(peer) != Some(Membership::Observer))
             && let Some(notification) = self.notification()
         {
             self.outputs.push_back(Output::Send { to: peer, notification });

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use api::ports::{Candidate, Role};
-use api::{PeerId, Time};
+use api::{PeerId, Time, Zxid};
 
 use crate::election::State;
 use crate::{Election, Notification, Round, Vote};
@@ -37,7 +37,6 @@ impl Looking {
 impl Election {
     pub(crate) fn on_elect(&mut self, now: Time, candidate: Option<Candidate>) {
         let me = self.config.me;
-        let can_lead = self.config.ensemble.weight(me) > 0;
         // Other servers' notifications about a leader are older than this server's loss of its leader,
         // so they must repeat them. Otherwise this server would join a dead leader that others still
         // follow (liveness). Their proposals stay valid until they change them.
@@ -45,7 +44,7 @@ impl Election {
             heard.take_if(|n| n.state != Role::Looking);
         }
         self.state = State::Looking(Looking {
-            own: candidate.filter(|_| can_lead).map(|candidate| Vote { candidate, leader: me }),
+            own: candidate.map(|candidate| Vote { candidate, leader: me }),
             proposal: None,
             decide_at: None,
             resend_at: now,
@@ -53,12 +52,12 @@ impl Election {
         });
         let latest = self.heard().map(|(_, n)| n.round).max().unwrap_or_default();
         let round = self.round.next();
-        self.begin_round(now, if self.votes() { round.max(latest) } else { round });
+        self.begin_round(now, if self.takes_part() { round.max(latest) } else { round });
     }
 
     /// Handles a sound notification of a voter; the links contain it already.
     pub(crate) fn on_heard(&mut self, now: Time, from: PeerId, notification: Notification) {
-        if notification.state == Role::Looking && self.votes() {
+        if notification.state == Role::Looking && self.takes_part() {
             if notification.round > self.round {
                 return self.begin_round(now, notification.round);
             }
@@ -113,10 +112,14 @@ impl Election {
     /// Adopts the best received vote of this round if it is better than this server's proposal. Returns
     /// whether it was.
     fn adopt_best(&mut self) -> bool {
+        let among_us = self.can_elect();
         let State::Looking(looking) = &mut self.state else { return false };
         let of_this_round = |n: &&Notification| n.state == Role::Looking && n.round == self.round;
-        let best = self.links.values().flatten().filter(of_this_round).filter_map(|n| n.vote).max();
-        if !self.config.ensemble.is_voter(self.config.me) || best <= looking.proposal {
+        let votes = self.links.values().flatten().filter(of_this_round).filter_map(|n| n.vote);
+        // A candidate that is no member here may stand by a change that never comes to pass. It gets this vote only where the
+        // members that this server knows cannot elect one of their own.
+        let best = votes.filter(|vote| !among_us || self.roster.can_lead(vote.leader)).max();
+        if !self.roster.is_voter(self.config.me) || best <= looking.proposal {
             return false;
         }
         looking.proposal = best;
@@ -133,7 +136,7 @@ impl Election {
         let Some(proposal) = looking.proposal else { return };
         let for_me = proposal.leader == self.config.me;
         let supporters = self.supporters(proposal);
-        let wait = if !self.config.ensemble.is_quorum(&supporters) {
+        let wait = if !self.roster.is_quorum(&supporters) {
             None
         } else if !for_me {
             // The candidate itself decides after half of this time, and announces it. ZooKeeper
@@ -141,7 +144,7 @@ impl Election {
             // or died. This server must proceed in the end, too: only the attempt reveals that a
             // recommended candidate is dead.
             Some(self.config.finalize_wait * 2)
-        } else if self.config.ensemble.voters().all(|voter| supporters.contains(&voter)) {
+        } else if self.roster.voters().all(|voter| supporters.contains(&voter)) {
             // No other server can send a better vote.
             return self.establish(proposal, self.round);
         } else {
@@ -172,6 +175,7 @@ impl Election {
     ///   epoch or the round of its election. A settled server names the epoch. A server that still
     ///   synchronises knows only the round, and counts too. Otherwise a leader with a slow
     ///   synchronisation would keep out the servers that it lacks.
+    /// - The leader knows of a later change of the members, so the ones that this server knows say nothing of its quorum.
     /// - The leader was elected in the round in which this voter looks, so it has just counted a
     ///   quorum. ZooKeeper requires a quorum of answers here too, so votes of undecided servers can
     ///   elect another leader in the same round. A server tries this once: if the leader is unusable,
@@ -180,13 +184,32 @@ impl Election {
         let mut reigns =
             self.heard().filter(|(_, n)| n.state == Role::Leading).filter_map(|(_, n)| Reign::of(n));
         reigns.find(|reign| {
+            if reign.members > self.roster.since() {
+                return true;
+            }
             let same_round = self.votes() && reign.round == self.round;
             same_round || {
                 let subjects =
                     self.heard().filter(|(_, n)| Reign::of(n).is_some_and(|other| other.is_same(reign)));
-                self.config.ensemble.is_quorum(&subjects.map(|(peer, _)| peer).collect())
+                self.roster.is_quorum(&subjects.map(|(peer, _)| peer).collect())
             }
         })
+    }
+
+    /// Whether the linked servers, and this one, are a quorum of the members that count here.
+    fn can_elect(&self) -> bool {
+        let linked = self.links.keys().copied().chain([self.config.me]).collect();
+        self.roster.is_quorum(&linked)
+    }
+
+    /// Begins again: the server that this one votes for cannot lead any more.
+    pub(crate) fn renew(&mut self, now: Time) {
+        self.begin_round(now, self.round.next());
+    }
+
+    /// Whether this server votes, or stands without a vote.
+    fn takes_part(&self) -> bool {
+        self.votes() || matches!(&self.state, State::Looking(looking) if looking.stands())
     }
 
     /// The last notification of each linked voter.
@@ -199,6 +222,8 @@ impl Election {
 struct Reign {
     vote: Vote,
     round: Round,
+    /// As in [`Notification`].
+    members: Zxid,
 }
 
 impl Reign {
@@ -210,7 +235,8 @@ impl Reign {
     fn of(notification: &Notification) -> Option<Reign> {
         match notification.state {
             Role::Following | Role::Leading => {
-                Some(Reign { vote: notification.vote?, round: notification.round })
+                let Notification { vote, round, members, .. } = *notification;
+                Some(Reign { vote: vote?, round, members })
             }
             Role::Looking | Role::Observing => None,
         }

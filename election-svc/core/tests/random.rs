@@ -265,7 +265,8 @@ impl Sim {
                 self.link(id, peer);
             }
         }
-        self.input(id, Input::Elect(Some(self.logs[&id])));
+        let votes = self.ensemble.weight(id) > 0;
+        self.input(id, Input::Elect(votes.then_some(self.logs[&id])));
         self.schedule(100, Event::Check { at: id, start });
     }
 
@@ -359,7 +360,8 @@ impl Sim {
             let log = self.logs.get_mut(&at).unwrap();
             log.zxid.0 += self.rng.below(3);
             let candidate = *log;
-            return self.input(at, Input::Elect(Some(candidate)));
+            let votes = self.ensemble.weight(at) > 0;
+            return self.input(at, Input::Elect(votes.then_some(candidate)));
         }
         if alive && state == Role::Leading {
             self.settle(at, &subjects);

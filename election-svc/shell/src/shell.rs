@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
-use api::{PeerId, Standing, Time};
+use api::{PeerId, Roster, Standing, Time};
 use election_core::{Config, Election, Input, Notification, Output, Round};
 
 /// A core with its links and effects. `L` sends over a link.
@@ -129,9 +130,10 @@ impl<L> Shell<L> {
         self.core.handle(now, input);
     }
 
-    /// Changes the standing of this server. Removes the links, and so the votes, of peers that no
-    /// longer belong to its ensemble.
-    pub fn introduce(&mut self, now: Time, standing: Standing) {
+    /// Changes the standing of this server and the members that count for it. Removes the links, and so
+    /// the votes, of peers that no longer belong to its ensemble.
+    pub fn introduce(&mut self, now: Time, standing: Standing, roster: Arc<Roster>) {
+        self.core.handle(now, Input::Members(roster));
         self.standing = standing;
         let strangers: Vec<PeerId> =
             self.links.iter().filter(|(_, l)| !standing.fits(&l.standing)).map(|(&peer, _)| peer).collect();

@@ -1,9 +1,10 @@
 //! The first message of a stream, and what servers say of themselves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{
-    Build, Ensemble, EnsembleId, Epoch, Greeting, Level, Levels, Member, Membership, PeerId, Standing,
+    Build, EnsembleId, Epoch, Greeting, Level, Levels, PeerId, Roster, Standing,
     peer::{Acquaintance, Damage, Incarnation},
 };
 use bytes::Bytes;
@@ -28,7 +29,7 @@ impl Hello {
         let millis = |limit: Duration| u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
         peer::Hello {
             standing: Some(standing_to_wire(greeting.standing)),
-            members: greeting.members.members().map(member_to_wire).collect(),
+            members: greeting.roster.encode().into(),
             sync_limit_ms: millis(greeting.sync_limit),
             tick_ms: millis(greeting.tick),
             build: Some(build_to_wire(&greeting.build)),
@@ -89,16 +90,13 @@ impl Hello {
                 hello.protocol
             )));
         }
-        if hello.members.len() > MEMBERS_MAX {
-            return Err(Malformed(format!("server {id} has {} members", hello.members.len())));
-        }
-        let members = Ensemble::new(hello.members.iter().map(member))
+        let roster = roster(&hello.members)
             .map_err(|e| Malformed(format!("the members of server {id} are no ensemble: {e}")))?;
         let millis = |limit: u32| Duration::from_millis(limit.into());
         let theirs = Greeting {
             name: hello.ensemble,
             id,
-            members,
+            roster,
             standing: standing(hello.standing.unwrap_or_default())?,
             build: build(hello.build.unwrap_or_default())?,
             sync_limit: millis(hello.sync_limit_ms),
@@ -112,22 +110,12 @@ impl Hello {
 /// Bytes of a version at most.
 const VERSION_MAX: usize = 64;
 
-/// Members of an ensemble at most, on the wire.
-const MEMBERS_MAX: usize = 1024;
-
-fn member_to_wire((id, membership): (PeerId, Membership)) -> peer::Member {
-    match membership {
-        Membership::Voter { weight, group } => peer::Member { id: id.0, observer: false, weight, group },
-        Membership::Observer => peer::Member { id: id.0, observer: true, weight: 0, group: 0 },
-    }
-}
-
-fn member(member: &peer::Member) -> Member {
-    let membership = match member.observer {
-        true => Membership::Observer,
-        false => Membership::Voter { weight: member.weight, group: member.group },
-    };
-    Member { id: PeerId(member.id), membership }
+/// The members in a message.
+///
+/// # Errors
+/// This version does not know such members.
+pub fn roster(bytes: &[u8]) -> Result<Arc<Roster>, Malformed> {
+    Roster::decode(bytes).map(Arc::new).map_err(|bad| Malformed(bad.to_string()))
 }
 
 pub(crate) fn build_to_wire(build: &Build) -> peer::Build {

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use api::{
-    Body, Build, Ensemble, EnsembleId, Entry, Greeting, History, LevelRefusal, Member, Membership, Origin,
-    PeerId, Stamp, Standing, Trace, TraceContext,
+    Body, Build, Contact, Ensemble, EnsembleId, Entry, Greeting, History, LevelRefusal, Member, Membership,
+    Origin, PeerId, Reconfig, ReconfigRefusal, Roster, Stamp, Standing, Trace, TraceContext,
     peer::{Acquaintance, Damage, Incarnation, Submission},
     ports::{Refusal, Room},
 };
@@ -60,6 +60,15 @@ fn every_message_survives_the_wire() {
         ToLeader::Report(Bytes::from_static(b"r")),
         ToLeader::Disk(Room::Low),
         ToLeader::SetLevel { ticket: Ticket(5), expected: Level(1), level: Level(2) },
+        ToLeader::Reconfigure {
+            ticket: Ticket(5),
+            reconfig: Reconfig {
+                expected: Zxid(7),
+                ensemble: members(),
+                contacts: [(PeerId(2), contact())].into(),
+                force: true,
+            },
+        },
     ] {
         let frame = LearnerFrame::Message(message);
         assert_eq!(LearnerFrame::try_from(peer::LearnerMessage::from(frame.clone())), Ok(frame));
@@ -86,10 +95,40 @@ fn every_message_survives_the_wire() {
         ToLearner::LevelSet { ticket: Ticket(5), result: Ok(Level(2)) },
         ToLearner::LevelSet { ticket: Ticket(6), result: Err(LevelRefusal::Refused("no".into())) },
         ToLearner::LevelSet { ticket: Ticket(7), result: Err(LevelRefusal::Unavailable("away".into())) },
-    ] {
-        let frame = LeaderFrame::Message(message);
+        ToLearner::Snap { zxid: Zxid(5), level: Level(2), roster: Arc::new(Roster::initial(members())) },
+        ToLearner::Reconfigured { ticket: Ticket(5), result: Ok(Zxid(8)) },
+    ]
+    .into_iter()
+    .chain(refusals().map(|r| ToLearner::Reconfigured { ticket: Ticket(6), result: Err(r) }))
+    {
+        let frame = match message {
+            // The core gets it when the whole snapshot is there.
+            ToLearner::Snap { zxid, level, roster } => LeaderFrame::SnapStart(zxid, level, roster),
+            message => LeaderFrame::Message(message),
+        };
         assert_eq!(LeaderFrame::try_from(peer::LeaderMessage::from(frame.clone())), Ok(frame));
     }
+}
+
+fn members() -> Ensemble {
+    Ensemble::of_voters(1..=3).unwrap()
+}
+
+fn contact() -> Contact {
+    Contact { host: "q".into(), client_port: 1, quorum_port: 2, election_port: 3 }
+}
+
+fn refusals() -> [ReconfigRefusal; 7] {
+    let two = vec![PeerId(2), PeerId(3)];
+    [
+        ReconfigRefusal::Unavailable("away".into()),
+        ReconfigRefusal::Invalid("no".into()),
+        ReconfigRefusal::InProgress { version: Zxid(4), waits_for: two.clone() },
+        ReconfigRefusal::VersionMoved { expected: Zxid(3), actual: Zxid(4) },
+        ReconfigRefusal::NotSynced { members: vec![(PeerId(4), Some(0)), (PeerId(5), None)] },
+        ReconfigRefusal::WouldLoseQuorum { live: two.clone(), of: 5 },
+        ReconfigRefusal::IdReused { ids: two },
+    ]
 }
 
 /// Two versions that follow each other run in one ensemble: what is here may be added to, and never changes its meaning.
@@ -109,11 +148,11 @@ fn the_bytes_of_entries_are_these_and_no_unknown_kind_is_left_out() {
         let hex: String = wire.encode_to_vec().iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(hex, bytes.replace(' ', ""), "{one:?}");
         assert_eq!(super::entry(wire.clone()), Ok(one.clone()));
-        for kind in [0, 3, 5, 1 << 16 | 1, u32::MAX] {
+        for kind in [0, 5, 6, 1 << 16 | 1, u32::MAX] {
             let entries = vec![entry_to_wire(one.clone()), peer::Entry { kind, ..wire.clone() }];
             let propose = peer::leader_message::Kind::Propose(peer::Propose { prev: 1, entries, commit: 0 });
             let refused = LeaderFrame::try_from(peer::LeaderMessage { kind: Some(propose) }).unwrap_err();
-            let named = if kind > 5 { "kind 65535".into() } else { format!("kind {kind}") };
+            let named = if kind > 6 { "kind 65535".into() } else { format!("kind {kind}") };
             assert!(refused.0.contains(&named) && refused.0.contains("run the version"), "{refused}");
         }
     }
@@ -130,7 +169,9 @@ fn greeting(name: &str, id: u32) -> Greeting {
     Greeting {
         name: name.to_owned(),
         id: PeerId(id),
-        members: Ensemble::new([voter(1, 1, 0), voter(2, 3, 1), voter(3, 1, 0), observer]).unwrap(),
+        roster: Arc::new(Roster::initial(
+            Ensemble::new([voter(1, 1, 0), voter(2, 3, 1), voter(3, 1, 0), observer]).unwrap(),
+        )),
         standing: Standing {
             ensemble: Some(EnsembleId(7)),
             epoch: Epoch(5),
@@ -164,7 +205,7 @@ fn the_refusal_of_another_server_names_the_remedy() {
     assert_eq!(Hello::check(hello("a", 2), &this, two), Ok(greeting("a", 2)));
     let other = peer::Standing { ensemble: Bytes::from_static(&[1; 16]), epoch: 9, bound: true, level: 2 };
     let runs = |min_level, max_level| peer::Build { version: "9.9".into(), min_level, max_level };
-    let fewer = hello("a", 2).members.split_off(1);
+    let fewer = Roster::initial(members()).encode().into();
     for (h, word) in [
         (hello("b", 2), "ensemble"),
         (hello("a", 3), "members"),
@@ -177,7 +218,7 @@ fn the_refusal_of_another_server_names_the_remedy() {
             "9.9, which knows level 3 to 4: run an older",
         ),
         (peer::Hello { build: None, ..hello("a", 2) }, "feature levels from 0 to 0"),
-        (peer::Hello { members: Vec::new(), ..hello("a", 2) }, "no ensemble"),
+        (peer::Hello { members: Bytes::new(), ..hello("a", 2) }, "no ensemble"),
         (Hello::to_wire("a", PeerId(2)), "no ensemble"),
     ] {
         let why = Hello::check(h, &this, two).unwrap_err().0;

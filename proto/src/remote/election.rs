@@ -1,7 +1,9 @@
 //! The election of this node, in another process.
 
+use std::sync::Arc;
+
 use api::{
-    Epoch, PeerId, Standing,
+    Epoch, PeerId, Roster, Standing,
     ports::{Candidate, Election, PortClosed},
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -27,7 +29,7 @@ pub struct RemoteElection {
 enum Call {
     Elect { candidate: Option<Candidate>, elected: oneshot::Sender<Result<PeerId, PortClosed>> },
     Settled { leader: PeerId, epoch: Epoch },
-    Introduce(Standing),
+    Introduce(Standing, Arc<Roster>),
 }
 
 impl RemoteElection {
@@ -58,8 +60,8 @@ impl Election for RemoteElection {
         answer.await.unwrap_or_else(|_| Err(PortClosed("the link to the election has ended".into())))
     }
 
-    async fn introduce(&self, standing: Standing) -> Result<(), PortClosed> {
-        self.call(Call::Introduce(standing)).await
+    async fn introduce(&self, standing: Standing, roster: Arc<Roster>) -> Result<(), PortClosed> {
+        self.call(Call::Introduce(standing, roster)).await
     }
 
     async fn settled(&self, leader: PeerId, epoch: Epoch) -> Result<(), PortClosed> {
@@ -70,7 +72,8 @@ impl Election for RemoteElection {
 /// The last calls: the state that the election needs after each new link.
 #[derive(Default)]
 struct Requested {
-    standing: Standing,
+    /// Who this server is; `None` before it has said so.
+    introduced: Option<(Standing, Arc<Roster>)>,
     /// Of the last search.
     number: u64,
     kind: Option<Request>,
@@ -89,8 +92,8 @@ impl Requested {
                 Request::Elect { candidate, elected }
             }
             Call::Settled { leader, epoch } => Request::Settled { leader, epoch },
-            Call::Introduce(standing) => {
-                self.standing = standing;
+            Call::Introduce(standing, roster) => {
+                self.introduced = Some((standing, roster));
                 return;
             }
         };
@@ -102,15 +105,16 @@ impl Requested {
 
     /// The messages for a new link, in their order.
     fn to_wire(&self) -> Vec<internal::ElectionCall> {
-        let introduce = ElectionCall::Introduce(self.standing).into();
+        let introduced = self.introduced.clone();
+        let introduce = introduced.map(|(standing, roster)| ElectionCall::Introduce(standing, roster));
         let call = match &self.kind {
-            None => return vec![introduce],
+            None => return introduce.into_iter().map(Into::into).collect(),
             Some(Request::Elect { candidate, .. }) => {
                 ElectionCall::Elect { number: self.number, candidate: *candidate }
             }
             &Some(Request::Settled { leader, epoch }) => ElectionCall::Settled { leader, epoch },
         };
-        vec![introduce, call.into()]
+        introduce.into_iter().chain([call]).map(Into::into).collect()
     }
 
     fn elected(&mut self, number: u64, leader: PeerId) {
@@ -182,10 +186,10 @@ impl Link {
             }
             tokio::select! {
                 call = calls.recv() => match call {
-                    Some(Call::Introduce(standing)) => {
+                    Some(Call::Introduce(standing, roster)) => {
                         // A search under way continues.
-                        requested.standing = standing;
-                        say.push(ElectionCall::Introduce(standing).into());
+                        requested.introduced = Some((standing, roster.clone()));
+                        say.push(ElectionCall::Introduce(standing, roster).into());
                     }
                     Some(call) => {
                         requested.take(call);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use api::{
-    Level, LevelRefusal, Zxid,
+    Level, LevelRefusal, Reconfig, ReconfigRefusal, Zxid,
     ports::{
         Chunks, Feed, FeedItem, PAYLOAD_MAX, PortClosed, Quorum, QuorumStatus, Refusal, Request, Role, Sign,
         Signs, Surroundings,
@@ -26,7 +26,7 @@ use crate::{
     PEER_MESSAGE_MAX,
     internal::{self, feed_message, quorum_port_client::QuorumPortClient, snapshot_message, store_message},
     ports::{item, request_to_wire, sign, status, surroundings},
-    quorum::level_set,
+    quorum::{level_set, reconfig_to_wire, reconfigured},
 };
 
 /// The port [`Quorum`] to a quorum in another process.
@@ -163,6 +163,15 @@ impl Quorum for RemoteQuorum {
         let mut client = self.shared.client().await.map_err(|e| unavailable(e.0))?;
         let answer = client.set_level(asked).await.map_err(|e| unavailable(e.message().to_owned()))?;
         level_set(answer.into_inner()).map_err(|e| unavailable(e.to_string()))?.1
+    }
+
+    async fn reconfigure(&self, reconfig: Reconfig) -> Result<Zxid, ReconfigRefusal> {
+        let unavailable = |why: String| ReconfigRefusal::Unavailable(why);
+        let hello = Some(self.shared.quorum.hello());
+        let asked = internal::ReconfigureRequest { hello, reconfig: Some(reconfig_to_wire(reconfig)) };
+        let mut client = self.shared.client().await.map_err(|e| unavailable(e.0))?;
+        let answer = client.reconfigure(asked).await.map_err(|e| unavailable(e.message().to_owned()))?;
+        reconfigured(answer.into_inner()).map_err(|e| unavailable(e.to_string()))?.1
     }
 
     async fn status(&self) -> Result<QuorumStatus, PortClosed> {

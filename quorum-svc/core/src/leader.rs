@@ -3,6 +3,7 @@
 mod broadcast;
 mod discovery;
 mod level;
+mod members;
 mod proof;
 mod synchronisation;
 
@@ -13,14 +14,17 @@ use std::{
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Ensemble, Epoch, History, Level, Levels, Origin, PeerId, Ticket, Time, Zxid,
+    Epoch, History, Level, Levels, Origin, PeerId, Roster, Ticket, Time, Zxid,
     ports::{Candidate, Refusal, Room, Sign},
 };
 use bytes::Bytes;
 
 use crate::{
     Config, Conn, Output, ToLeader, ToLearner,
-    leader::discovery::Promise,
+    leader::{
+        discovery::Promise,
+        members::{Asked, CommitMark},
+    },
     zab::{Role, Zab},
 };
 
@@ -61,6 +65,14 @@ pub(crate) struct Leading {
     outstanding_bytes: usize,
     /// The uncommitted change of the feature level.
     raise: Option<Raise>,
+    /// The unfinished change of the members, if this leader was asked for it.
+    asked: Option<Asked>,
+    /// A change of the members may have a next step. In other times no ack has to look.
+    changing: bool,
+    /// A change is carried out after which this server has no vote. It hands over as if it was about to stop.
+    retired: bool,
+    /// The commit points of the last second, and the last one before that.
+    commit_marks: VecDeque<CommitMark>,
 }
 
 /// A write that is not committed, or not durable on this server.
@@ -184,7 +196,15 @@ impl Leading {
             outstanding: VecDeque::new(),
             outstanding_bytes: 0,
             raise: None,
+            asked: None,
+            changing: true,
+            retired: false,
+            commit_marks: VecDeque::new(),
         }
+    }
+
+    pub(crate) fn retired(&self) -> bool {
+        self.retired
     }
 
     pub(crate) fn established(&self) -> bool {
@@ -238,8 +258,8 @@ impl Leading {
 
     /// The greatest acknowledged zxid among the servers that could lead in place of this one; `None` if
     /// there are none.
-    pub(crate) fn successor(&self, ensemble: &Ensemble) -> Option<Zxid> {
-        let able = |l: &&Learner| l.stage == Stage::Synced && ensemble.weight(l.peer) > 0;
+    pub(crate) fn successor(&self, roster: &Roster) -> Option<Zxid> {
+        let able = |l: &&Learner| l.stage == Stage::Synced && roster.can_lead(l.peer);
         self.learners.values().filter(able).map(|l| l.acked).max()
     }
 
@@ -264,7 +284,7 @@ impl Zab {
     }
 
     pub(crate) fn add_learner(&mut self, conn: Conn, peer: PeerId) {
-        let voter = self.config.ensemble.is_voter(peer);
+        let voter = self.roster().is_voter(peer);
         let now = self.now.mono;
         let Role::Leading(leading) = &mut self.role else { return };
         // All writes from an older connection of this peer are in the log, and the leader takes no more
@@ -307,7 +327,11 @@ impl Zab {
         let peer = learner.peer;
         let requests = matches!(
             message,
-            ToLeader::Forward(_) | ToLeader::Barrier { .. } | ToLeader::Report(_) | ToLeader::SetLevel { .. }
+            ToLeader::Forward(_)
+                | ToLeader::Barrier { .. }
+                | ToLeader::Report(_)
+                | ToLeader::SetLevel { .. }
+                | ToLeader::Reconfigure { .. }
         );
         if requests && (learner.stage != Stage::Synced || !matches!(leading.phase, Phase::Established { .. }))
         {
@@ -381,6 +405,9 @@ impl Zab {
             ToLeader::SetLevel { ticket, expected, level } => {
                 self.leader_set_level(Some(conn), ticket, expected, level);
             }
+            ToLeader::Reconfigure { ticket, reconfig } => {
+                self.leader_reconfigure(Some(conn), ticket, reconfig);
+            }
         }
     }
 
@@ -449,6 +476,7 @@ impl Zab {
         }
         leading.next_ping = now + self.config.ping_interval;
         leading.round_wanted = true;
+        leading.mark_commit(now, self.committed);
         // S18: the leader drops a silent learner, and only that one.
         let limit = |l: &Learner| match l.stage {
             Stage::Synced => self.config.sync_limit,
@@ -463,7 +491,8 @@ impl Zab {
                 .iter()
                 .filter(|(_, t)| now.since(**t) <= self.config.sync_limit)
                 .map(|(&p, _)| p);
-            if !self.config.ensemble.is_quorum(&fresh.chain([me]).collect()) && !is_on(Mutant::NoStepDown) {
+            let fresh = fresh.chain([me]).collect();
+            if !self.roster().is_quorum(&fresh) && !is_on(Mutant::NoStepDown) {
                 self.look("lost the quorum");
                 return;
             }
@@ -479,9 +508,8 @@ impl Zab {
         let mono = millis(self.now.mono);
         let others = leading.clocks.iter().map(|(&peer, since)| (peer, since.saturating_add(mono)));
         let clocks: Vec<_> = others.chain([(self.config.me, self.now.wall_ms)]).collect();
-        let reached = self.config.ensemble.quorum_value(clocks.iter().copied())?;
-        let passed =
-            self.config.ensemble.quorum_value(clocks.iter().map(|&(peer, ms)| (peer, Reverse(ms))))?;
+        let reached = self.roster().quorum_value(clocks.iter().copied())?;
+        let passed = self.roster().quorum_value(clocks.iter().map(|&(peer, ms)| (peer, Reverse(ms))))?;
         Some((reached.min(passed.0), passed.0.max(reached)))
     }
 }

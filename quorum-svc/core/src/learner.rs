@@ -3,7 +3,9 @@
 use api::mutants::{Mutant, is_on};
 use api::peer::Damage;
 use api::ports::{Room, Sign};
-use api::{Body, EnsembleId, Entry, Epoch, Level, LevelHistory, PeerId, Ticket, Time, Zxid};
+use api::{
+    Body, EnsembleId, Entry, Epoch, Level, LevelHistory, PeerId, Reconfig, RosterHistory, Ticket, Time, Zxid,
+};
 use bytes::Bytes;
 
 use crate::{
@@ -240,6 +242,9 @@ impl Zab {
                 self.join_ensemble()?;
                 assert!(self.history.truncate(to), "the log contains {to}");
                 self.levels.truncate(to);
+                if !is_on(Mutant::MembersNotRestored) {
+                    self.rosters.truncate(to);
+                }
                 self.durable = self.durable.min(to);
                 self.pending.truncated(to);
                 if is_on(Mutant::TruncSkipped) {
@@ -248,7 +253,7 @@ impl Zab {
                 self.disk_ops += 1;
                 self.out.push_back(Output::Truncate { to });
             }
-            (ToLearner::Snap { zxid, level }, Phase::Promised { epoch, .. }) => {
+            (ToLearner::Snap { zxid, level, roster }, Phase::Promised { epoch, .. }) => {
                 if zxid < self.committed {
                     return Err("the snapshot is older than what was committed here");
                 }
@@ -258,15 +263,19 @@ impl Zab {
                 if !self.config.levels.contains(level) {
                     return Err(UNKNOWN_LEVEL);
                 }
+                if roster.since() > zxid {
+                    return Err("the members of a snapshot are newer than the snapshot");
+                }
                 f.phase = Phase::Syncing { conn, epoch };
                 self.join_ensemble()?;
                 self.history = api::History::from_base(zxid);
                 self.levels = LevelHistory::from_base(Some(level));
+                self.rosters = RosterHistory::from_base(Some(roster.clone()));
                 self.committed = zxid;
                 // Nothing is durable until the log stands on the snapshot.
                 self.durable = Zxid::ZERO;
                 self.disk_ops += 1;
-                self.out.push_back(Output::InstallSnapshot { zxid, level });
+                self.out.push_back(Output::InstallSnapshot { zxid, level, roster });
                 self.lose_pending();
             }
             (
@@ -323,6 +332,9 @@ impl Zab {
             }
             (ToLearner::Room(room), Phase::Serving { .. }) => f.room = room,
             (ToLearner::LevelSet { ticket, result }, Phase::Serving { .. }) => self.level_set(ticket, result),
+            (ToLearner::Reconfigured { ticket, result }, Phase::Serving { .. }) => {
+                self.reconfigured(ticket, result);
+            }
             _ => return Err("a message out of turn"),
         }
         Ok(())
@@ -373,13 +385,14 @@ impl Zab {
     /// appends nor skips such an entry.
     fn check_body(&self, entry: &Entry) -> Result<(), &'static str> {
         let (before, marks) = (self.levels.last(), entry.zxid.counter() == 0);
-        let fits = match entry.body {
+        let fits = match &entry.body {
             Body::Store(_) => !marks,
-            Body::Marker(level) => marks && before.is_none_or(|before| before == level),
-            Body::Level(level) => !marks && before.is_some_and(|before| before < level),
+            Body::Marker(level) => marks && before.is_none_or(|before| before == *level),
+            Body::Level(level) => !marks && before.is_some_and(|before| before < *level),
+            Body::Members(roster) => !marks && self.fits_roster(entry.zxid, roster),
         };
         match entry.body.level() {
-            _ if !fits => Err("a proposal does not fit the level of the log"),
+            _ if !fits => Err("a proposal does not fit the level or the members of the log"),
             Some(level) if !self.config.levels.contains(level) => Err(UNKNOWN_LEVEL),
             _ => Ok(()),
         }
@@ -467,6 +480,16 @@ impl Zab {
         {
             let message = ToLeader::SetLevel { ticket, expected, level };
             self.out.push_back(Output::ToLeader { conn, message });
+        }
+    }
+
+    /// As [`Zab::learner_set_level`], for other members.
+    pub(crate) fn learner_reconfigure(&mut self, ticket: Ticket, reconfig: Reconfig) {
+        if let Role::Following(f) = &self.role
+            && let Phase::Serving { conn } = f.phase
+        {
+            self.out
+                .push_back(Output::ToLeader { conn, message: ToLeader::Reconfigure { ticket, reconfig } });
         }
     }
 

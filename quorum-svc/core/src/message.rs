@@ -1,11 +1,12 @@
 //! Inputs and outputs of the core: plain data.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use api::peer::{Submission, ToLeader, ToLearner};
 use api::{
-    Ensemble, EnsembleId, Entry, Epoch, History, Level, LevelHistory, LevelRefusal, Levels, PeerId, Stamp,
-    Ticket, Zxid,
+    Ensemble, EnsembleId, Entry, Epoch, History, Level, LevelHistory, LevelRefusal, Levels, PeerId, Reconfig,
+    ReconfigRefusal, Roster, RosterHistory, Stamp, Ticket, Zxid,
     peer::Damage,
     ports::{Candidate, FeedItem, Request, Room, Sign},
 };
@@ -19,7 +20,7 @@ pub const COMMIT_DELAY: Duration = Duration::from_millis(1);
 pub struct Config {
     /// This server.
     pub me: PeerId,
-    /// All servers.
+    /// The members of the first start. They count as long as the log says nothing of members.
     pub ensemble: Ensemble,
     /// Random id for the ensemble. The server uses it if it leads the first epoch.
     pub draw: EnsembleId,
@@ -62,6 +63,8 @@ pub struct Durable {
     pub history: History,
     /// The feature levels along the log.
     pub levels: LevelHistory,
+    /// The members along the log.
+    pub rosters: RosterHistory,
     /// Last entry that the server knew to be committed when it last stored its epochs.
     pub committed: Zxid,
     /// The newest snapshot, if there is one.
@@ -199,6 +202,13 @@ pub enum Input {
         /// The requested level.
         level: Level,
     },
+    /// An operator requests other members. Answered by [`Output::Reconfigured`].
+    Reconfigure {
+        /// Number of the request; never reused while the server runs.
+        ticket: Ticket,
+        /// The request.
+        reconfig: Reconfig,
+    },
     /// The time of [`Zab::next_timeout`](crate::Zab::next_timeout) has come.
     Timeout,
 }
@@ -259,6 +269,8 @@ pub enum Output {
         conn: Conn,
         /// An existing snapshot.
         zxid: Zxid,
+        /// The members there.
+        roster: Arc<Roster>,
     },
     /// Append to the log; `Persisted` follows once the entries are durable. One `Persisted` may answer
     /// several appends.
@@ -289,6 +301,8 @@ pub enum Output {
         zxid: Zxid,
         /// Feature level of the snapshot.
         level: Level,
+        /// The members at the snapshot.
+        roster: Arc<Roster>,
     },
     /// The log may remove entries up to here.
     Purge {
@@ -310,6 +324,13 @@ pub enum Output {
         ticket: Ticket,
         /// The level once it is committed, or the reason of the refusal.
         result: Result<Level, LevelRefusal>,
+    },
+    /// Answer to [`Input::Reconfigure`].
+    Reconfigured {
+        /// From the request.
+        ticket: Ticket,
+        /// The version of the new configuration once its end is committed, or the reason of the refusal.
+        result: Result<Zxid, ReconfigRefusal>,
     },
     /// [`Input::Leave`] is done: no server depends on this one any more, or none can take over.
     Left,

@@ -6,16 +6,17 @@ mod requests;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use api::mutants::{Mutant, is_on};
 use api::peer::Damage;
 use api::{
-    EnsembleId, Entry, Epoch, History, Level, LevelHistory, Levels, Now, PeerId, Stamp, Standing, Ticket,
-    Time, Zxid,
+    EnsembleId, Entry, Epoch, History, Level, LevelHistory, Levels, Now, PeerId, Roster, RosterHistory,
+    Stamp, Standing, Ticket, Time, Zxid,
     ports::{QuorumStatus, Role as RoleName, Room},
 };
 
-use self::requests::leaderless;
+use self::requests::{leaderless, unasked};
 use crate::{
     Config, Conn, Durable, Input, Output, ToLeader, leader::Leading, learner::Following, pending::Pending,
 };
@@ -25,8 +26,8 @@ use crate::{
 /// quorum.
 pub const CLOCK_BOUND_MS: i64 = 10_000;
 
-/// Maximum number of pending feature-level changes on one server.
-const LEVEL_ASKS: usize = 16;
+/// Maximum number of pending feature-level changes on one server, and of pending changes of the members.
+const OPERATOR_ASKS: usize = 16;
 
 /// The quorum part of one server. See the [crate] documentation.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -47,8 +48,14 @@ pub struct Zab {
     pub(crate) history: History,
     /// The feature levels along the log.
     pub(crate) levels: LevelHistory,
-    /// Pending feature-level changes; at most [`LEVEL_ASKS`].
+    /// Pending feature-level changes; at most [`OPERATOR_ASKS`].
     pub(crate) level_asks: Vec<Ticket>,
+    /// The members of the first start.
+    pub(crate) initial: Arc<Roster>,
+    /// The members along the log.
+    pub(crate) rosters: RosterHistory,
+    /// Pending changes of the members; at most [`OPERATOR_ASKS`].
+    pub(crate) reconfig_asks: Vec<Ticket>,
     /// Last durable entry; the server must not acknowledge later ones.
     pub(crate) durable: Zxid,
     /// Last entry known to be committed; `committed <= history.last()`.
@@ -148,6 +155,9 @@ impl Zab {
             history: durable.history,
             levels: durable.levels,
             level_asks: Vec::new(),
+            initial: Arc::new(Roster::initial(config.ensemble.clone())),
+            rosters: durable.rosters,
+            reconfig_asks: Vec::new(),
             stuck: None,
             disk: Room::Ample,
             disk_ops: 0,
@@ -217,6 +227,7 @@ impl Zab {
                 // An installed snapshot may have moved the base further in the meantime.
                 if self.history.purge(base) {
                     self.levels.purge(base);
+                    self.rosters.purge(base);
                 }
             }
             Input::Requests(requests) => requests.into_iter().for_each(|r| self.on_request(r)),
@@ -229,6 +240,7 @@ impl Zab {
             Input::RolledBack { note } => self.on_rolled_back(note),
             Input::Disk(room) => self.disk = room,
             Input::SetLevel { ticket, expected, level } => self.on_set_level(ticket, expected, level),
+            Input::Reconfigure { ticket, reconfig } => self.on_reconfigure(ticket, reconfig),
             Input::Leave => {
                 if self.leaving == Leaving::No {
                     self.leaving = Leaving::Asked;
@@ -275,7 +287,7 @@ impl Zab {
         let role = match &self.role {
             Role::Looking { .. } => RoleName::Looking,
             Role::Leading(_) => RoleName::Leading,
-            Role::Following(_) if self.config.ensemble.is_voter(self.config.me) => RoleName::Following,
+            Role::Following(_) if self.roster().is_voter(self.config.me) => RoleName::Following,
             Role::Following(_) => RoleName::Observing,
         };
         let leader = match &self.role {
@@ -318,6 +330,28 @@ impl Zab {
     #[must_use]
     pub fn level(&self) -> Option<Level> {
         self.levels.at(self.committed)
+    }
+
+    /// The members that count for this server: the last ones in its log, committed or not.
+    #[must_use]
+    pub fn roster(&self) -> &Arc<Roster> {
+        Zab::last_roster(&self.rosters, &self.initial, self.committed)
+    }
+
+    /// As [`Zab::roster`], while another field is borrowed.
+    pub(crate) fn last_roster<'a>(
+        rosters: &'a RosterHistory,
+        initial: &'a Arc<Roster>,
+        committed: Zxid,
+    ) -> &'a Arc<Roster> {
+        let last = if is_on(Mutant::MembersOnceCommitted) { rosters.at(committed) } else { rosters.last() };
+        last.unwrap_or(initial)
+    }
+
+    /// The last members that this server knows to be committed.
+    #[must_use]
+    pub fn committed_roster(&self) -> &Arc<Roster> {
+        self.rosters.at(self.committed).unwrap_or(&self.initial)
     }
 
     /// Lost data of this server, as it knows or as others report.
@@ -368,6 +402,9 @@ impl Zab {
         }
         for ticket in std::mem::take(&mut self.level_asks) {
             self.out.push_back(Output::LevelSet { ticket, result: Err(leaderless()) });
+        }
+        for ticket in std::mem::take(&mut self.reconfig_asks) {
+            self.out.push_back(Output::Reconfigured { ticket, result: Err(unasked()) });
         }
     }
 
@@ -430,8 +467,9 @@ impl Zab {
     }
 
     fn on_learner_connected(&mut self, conn: Conn, peer: PeerId) {
-        if peer == self.config.me || self.config.ensemble.membership(peer).is_none() {
-            // The shell checks this as well, but here a quorum depends on it.
+        // A server that was removed deposes nobody. The shell checks this as well, but here a quorum depends on it.
+        let stranger = self.roster().membership(peer).is_none() && !is_on(Mutant::RemovedServerTaken);
+        if peer == self.config.me || stranger {
             self.out.push_back(Output::Disconnect { conn, why: "not another member of the ensemble" });
             return;
         }

@@ -10,7 +10,7 @@
 //! | at | bytes | |
 //! |---|---|---|
 //! | 0 | 8 | magic, `QRMLOG\r\n` |
-//! | 8 | 4 | format version, 4 |
+//! | 8 | 4 | format version, 5 |
 //! | 12 | 4 | salt: random, and secret to the node |
 //! | 16 | 8 | the zxid before the first entry |
 //! | 24 | 4 | CRC-32C of bytes 0 to 23 |
@@ -28,12 +28,12 @@
 //! | 16 | 8 | zxid of the entry before it: the chain |
 //! | 24 | 8 | the last zxid that was known to be durable when this was written |
 //! | 32 | 8 | time, milliseconds since the Unix epoch, signed |
-//! | 40 | 2 | kind: 1 an entry of the store, 2 the marker of an epoch, 4 a feature level; 3 is kept for members |
+//! | 40 | 2 | kind: 1 an entry of the store, 2 the marker of an epoch, 3 members, 4 a feature level |
 //! | 42 | 2 | 1 if the entry has an origin, else 0 and the next two are 0 |
 //! | 44 | 4 | origin: peer |
 //! | 48 | 8 | origin: ticket |
 //! | 56 | 4 | CRC-32C of the payload |
-//! | 60 | | payload; of a marker and of a feature level: the level, 4 bytes |
+//! | 60 | | payload; of a marker and of a feature level: the level, 4 bytes; of members: as `api::Roster` encodes them |
 //!
 //! A sound record with an unknown kind, or with a payload that does not fit its kind, is not damage. A
 //! later version wrote it, and this version does not open the log. The same holds for a log at a
@@ -73,11 +73,23 @@
 //! wrong, it proves nothing.
 //!
 //! The note of a reset, `log/reset`, is a header with magic `QRMRST\r\n`, salt 0, the new base and the
-//! feature level at it.
+//! feature level at it, then a block with the members at it.
+//!
+//! The file `log/members` has the members at the base of the log, once they were changed: a header with magic
+//! `QRMMBR\r\n`, salt 0 and the base, then blocks, the oldest first. The last one whose entry is not behind the base
+//! counts. It is written before the base moves, with what counts at the old and at the new base.
+//!
+//! A block of members:
+//!
+//! | at | bytes | |
+//! |---|---|---|
+//! | 0 | 4 | length of the members; 0: those of the first start |
+//! | 4 | 4 | CRC-32C of the members |
+//! | 8 | | the members, as `api::Roster` encodes them |
 //!
 //! Snapshots are `snapshots/<zxid in 16 hex digits>.snap`: the same header with magic `QRMSNP\r\n`,
-//! salt 0, the zxid of the state and its feature level, then chunks, then the trailer at the end of the
-//! file. A received snapshot is `<zxid>.received` until it is adopted.
+//! salt 0, the zxid of the state and its feature level, then a block with the members there, then chunks, then the
+//! trailer at the end of the file. A received snapshot is `<zxid>.received` until it is adopted.
 //!
 //! | chunk at | bytes | |
 //! |---|---|---|
@@ -94,11 +106,13 @@
 //! | 20 | 4 | zero |
 
 use api::chance::{STEP, mix};
-use api::{Body, Entry, Level, Origin, PeerId, Ticket, UnknownRecord, Zxid};
+use std::sync::Arc;
+
+use api::{Body, Entry, Level, Origin, PeerId, Roster, Ticket, UnknownRecord, Zxid};
 use bytes::Bytes;
 
 /// Format version of segments and snapshots.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 /// Length of the header of a file.
 pub(crate) const HEADER_LEN: usize = 40;
 /// Length of the part of the header that has the same layout in every version.
@@ -121,6 +135,7 @@ pub(crate) enum Magic {
     Reset,
     Durable,
     Snapshot,
+    Members,
 }
 
 impl Magic {
@@ -130,6 +145,7 @@ impl Magic {
             Magic::Reset => b"QRMRST\r\n",
             Magic::Durable => b"QRMDUR\r\n",
             Magic::Snapshot => b"QRMSNP\r\n",
+            Magic::Members => b"QRMMBR\r\n",
         }
     }
 }
@@ -200,6 +216,39 @@ pub(crate) fn decode_header(magic: Magic, file: &[u8]) -> Result<Header, BadHead
     Ok(Header { zxid, salt, level: Level::known(u32_at(header, 28)) })
 }
 
+/// A block with members; `None`: those of the first start.
+pub(crate) fn encode_members(out: &mut Vec<u8>, roster: Option<&Roster>) {
+    let bytes = roster.map(Roster::encode).unwrap_or_default();
+    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    out.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    out.extend_from_slice(&bytes);
+}
+
+/// The longest block of members.
+pub(crate) const MAX_MEMBERS: usize = 1 << 20;
+
+/// The length of the members in a block that begins with these bytes.
+pub(crate) fn members_len(prefix: &[u8]) -> Result<usize, &'static str> {
+    match prefix.get(..PREFIX_LEN).map(|prefix| u32_at(prefix, 0) as usize) {
+        Some(len) if len <= MAX_MEMBERS => Ok(len),
+        _ => Err("the length of its members is wrong"),
+    }
+}
+
+/// The members of the block at the beginning of `buf`, and its length.
+pub(crate) fn decode_members(buf: &[u8]) -> Result<(Option<Arc<Roster>>, usize), &'static str> {
+    let end = PREFIX_LEN + members_len(buf)?;
+    let bytes = buf.get(PREFIX_LEN..end).ok_or("it ends in its members")?;
+    if u32_at(buf, 4) != crc32c::crc32c(bytes) {
+        return Err("the checksum of its members is wrong");
+    }
+    if bytes.is_empty() {
+        return Ok((None, end));
+    }
+    let roster = Roster::decode(bytes).map_err(|_| "it has members that this version does not know")?;
+    Ok((Some(Arc::new(roster)), end))
+}
+
 /// A record in a buffer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Record<'a> {
@@ -220,13 +269,13 @@ impl Record<'_> {
         RECORD_LEN + self.payload.len()
     }
 
-    /// The record's level, if it has one.
+    /// What the record is, if it is not the store's.
     ///
     /// # Errors
     /// This version does not know such a record.
-    pub(crate) fn level(&self) -> Result<Option<Level>, UnknownRecord> {
+    pub(crate) fn own_body(&self) -> Result<Option<Body>, UnknownRecord> {
         // Avoids a copy of a large payload.
-        if self.kind == Body::STORE { Ok(None) } else { self.body().map(|body| body.level()) }
+        if self.kind == Body::STORE { Ok(None) } else { self.body().map(Some) }
     }
 
     fn body(&self) -> Result<Body, UnknownRecord> {
@@ -456,7 +505,7 @@ mod tests {
             assert_eq!(hex(&out[1..]), expected.replace(' ', ""));
             let Item::Record(r) = decode(&out[1..], 100, SALT) else { panic!("{entry:?}") };
             assert_eq!((r.prev, r.durable), (prev, z(3, 1)));
-            assert_eq!(r.level(), Ok(entry.body.level()));
+            assert_eq!(r.own_body().map(|b| b.and_then(|b| b.level())), Ok(entry.body.level()));
             assert_eq!(r.to_entry(), Ok(entry));
         }
     }
@@ -470,7 +519,8 @@ mod tests {
             assert_eq!(decode(&out, 0, SALT), Item::Nothing, "without the right checksum");
             seal(&mut out[..RECORD_LEN], 0, SALT);
             let Item::Record(r) = decode(&out, 0, SALT) else { panic!("{kind}") };
-            assert_eq!((r.level(), r.to_entry()), (Err(UnknownRecord { kind }), Err(UnknownRecord { kind })));
+            let unknown = UnknownRecord { kind };
+            assert_eq!((r.own_body(), r.to_entry()), (Err(unknown), Err(unknown)));
         }
     }
 
@@ -506,7 +556,7 @@ mod tests {
     #[test]
     fn the_bytes_of_a_header_are_as_documented() {
         let expected =
-            "51524d4c4f470d0a 04000000 10325476 0700000003000000 fea477df 02000000 0b914f33 00000000";
+            "51524d4c4f470d0a 05000000 10325476 0700000003000000 00a97b2d 02000000 0b914f33 00000000";
         let header = encode_header(Magic::Segment, Zxid::new(Epoch(3), 7), SALT, Some(Level(2)));
         assert_eq!(hex(&header), expected.replace(' ', ""));
     }

@@ -12,6 +12,7 @@ use crate::disk::{self, Disk, DiskError, DiskLock, Doing};
 pub struct DataDir {
     path: PathBuf,
     is_new: bool,
+    members: Ensemble,
     _lock: DiskLock,
 }
 
@@ -22,7 +23,7 @@ pub struct Owner {
     pub ensemble: String,
     /// The node.
     pub id: PeerId,
-    /// All servers of the ensemble.
+    /// All servers of the ensemble at its first start. They count as long as the log says nothing of members.
     pub members: Ensemble,
 }
 
@@ -49,20 +50,6 @@ pub enum IdentityError {
         id: PeerId,
         /// The ensemble of that node.
         ensemble: String,
-    },
-    /// The ensemble has other members than the node's configuration.
-    #[error(
-        "the data directory {} belongs to an ensemble with other members: {difference} (\"there\" is the directory, \"here\" the \
-         configuration). Ids, roles, weights and groups of members cannot be changed by hand, because two quorums could act at \
-         the same time: put `members` back as they were. If the quorum is lost for good, `quorate recover members` begins \
-         a new ensemble with what this directory has",
-        dir.display()
-    )]
-    Members {
-        /// The directory.
-        dir: PathBuf,
-        /// The differences, member by member.
-        difference: String,
     },
     /// The directory has no identity file.
     #[error("{} is no data directory of a node: it has no file {IDENTITY}. Name the `data_dir` of a node", dir.display())]
@@ -122,7 +109,7 @@ pub enum IdentityError {
 impl DataDir {
     /// Claims the directory `dir` for node `id` of an ensemble with these members. It creates or
     /// initialises an empty directory. Otherwise it checks that the directory belongs to exactly this
-    /// node.
+    /// node; its members stay as they are in the directory.
     ///
     /// # Errors
     /// The directory belongs to another node, or another process uses it. Nothing changes then.
@@ -142,13 +129,15 @@ impl DataDir {
         let lock = lock(disk, dir)?;
         // Before the lock was taken, another process may have changed the directory.
         let is_new = refuse_foreign(disk, dir)?;
-        if is_new {
+        let members = if is_new {
             write(disk, dir, &Owner { ensemble: ensemble.to_owned(), id, members: members.clone() })?;
+            members.clone()
         } else {
-            check_identity(disk, dir, ensemble, id, members)?;
+            let found = check_identity(disk, dir, ensemble, id)?;
             disk.sync_dir(dir).doing("sync the directory", dir)?;
-        }
-        Ok(DataDir { path: dir.to_owned(), is_new, _lock: lock })
+            if is_on(Mutant::OtherMembersTrusted) { members.clone() } else { found.members }
+        };
+        Ok(DataDir { path: dir.to_owned(), is_new, members, _lock: lock })
     }
 
     /// Claims a directory of any node for an operator's change. Returns its owner as well.
@@ -163,21 +152,30 @@ impl DataDir {
         }
         let lock = lock(disk, dir)?;
         let owner = read(disk, dir)?;
-        Ok((DataDir { path: dir.to_owned(), is_new: false, _lock: lock }, owner))
+        let members = owner.members.clone();
+        Ok((DataDir { path: dir.to_owned(), is_new: false, members, _lock: lock }, owner))
     }
 
     /// Assigns the directory to this owner, durably.
     ///
     /// # Errors
     /// A failure of the disk.
-    pub fn assign(&self, disk: &dyn Disk, owner: &Owner) -> Result<(), IdentityError> {
-        Ok(write(disk, &self.path, owner)?)
+    pub fn assign(mut self, disk: &dyn Disk, owner: Owner) -> Result<DataDir, IdentityError> {
+        write(disk, &self.path, &owner)?;
+        self.members = owner.members;
+        Ok(self)
     }
 
     /// The directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The members of the first start, as the directory has them.
+    #[must_use]
+    pub fn members(&self) -> &Ensemble {
+        &self.members
     }
 
     /// Whether this node uses the directory for the first time.
@@ -209,13 +207,7 @@ fn lock(disk: &dyn Disk, dir: &Path) -> Result<DiskLock, IdentityError> {
     }
 }
 
-fn check_identity(
-    disk: &dyn Disk,
-    dir: &Path,
-    ensemble: &str,
-    id: PeerId,
-    members: &Ensemble,
-) -> Result<(), IdentityError> {
+fn check_identity(disk: &dyn Disk, dir: &Path, ensemble: &str, id: PeerId) -> Result<Owner, IdentityError> {
     let found = read(disk, dir)?;
     let dir = dir.to_owned();
     if (found.ensemble.as_str(), found.id) != (ensemble, id) {
@@ -228,10 +220,7 @@ fn check_identity(
             ensemble,
         });
     }
-    if found.members != *members && !is_on(Mutant::OtherMembersTrusted) {
-        return Err(IdentityError::Members { dir, difference: found.members.difference(members) });
-    }
-    Ok(())
+    Ok(found)
 }
 
 fn read(disk: &dyn Disk, dir: &Path) -> Result<Owner, IdentityError> {

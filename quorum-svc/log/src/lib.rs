@@ -10,6 +10,7 @@
 //! | `log/*.log` | [`Log`], [`LogReader`] | the replicated log, in segments |
 //! | `log/owner`, `log-dir` | | the key that binds the data directory to a log outside of it |
 //! | `reserve`, `log/reserve` | [`reserve`] | space for necessary writes on a full disk |
+//! | `log/members` | [`Log`] | the members at the base of the log, once they were changed |
 //! | `log/durable` | [`Log`] | the durable end, so that a lost end is noticed |
 //! | `snapshots/*.snap` | [`Snapshots`] | the two newest states of the store, each exactly at one zxid |
 //! | `snapshots/*.received` | [`Snapshots`] | a received state, until the log is emptied and continues after it |
@@ -38,6 +39,7 @@ mod incarnations;
 mod log;
 mod log_place;
 mod mem_disk;
+mod members;
 mod reader;
 mod recover;
 mod recovery;

@@ -2,12 +2,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::mutants::{Mutant, is_on};
-use api::{Build, Entry, History, LevelHistory, Zxid};
+use api::{Build, Entry, History, LevelHistory, RosterHistory, Zxid};
 
 use crate::disk::{Disk, Doing};
 use crate::durable_file::DurableFile;
 use crate::error::LogError;
 use crate::format::{self, HEADER_LEN, MARK_LEN, MAX_PAYLOAD};
+use crate::members;
 use crate::reader::{LogReader, Shared, State, Window};
 use crate::recovery::{self, Base, Recovered, Recovery};
 use crate::segment::Segment;
@@ -77,12 +78,13 @@ impl Log {
     /// feature level, or a failure of the disk. Nothing has changed then, except possibly after a
     /// failure of the disk.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: LogOptions) -> Result<Log, LogError> {
-        let Recovered { history, levels, sealed, active, durable_file, report } =
+        let Recovered { history, levels, rosters, sealed, active, durable_file, report } =
             recovery::recover(disk.as_ref(), dir, &options)?;
         let last = history.last();
         let state = State {
             history: history.clone(),
             levels,
+            rosters,
             sealed,
             active,
             window: Window::new(last, options.window_bytes),
@@ -145,6 +147,12 @@ impl Log {
     #[must_use]
     pub fn levels(&self) -> LevelHistory {
         self.shared.read().levels.clone()
+    }
+
+    /// The members along the log.
+    #[must_use]
+    pub fn rosters(&self) -> RosterHistory {
+        self.shared.read().rosters.clone()
     }
 
     /// The last durable zxid.
@@ -223,6 +231,7 @@ impl Log {
             state.generation += 1;
             state.history = self.history.clone();
             state.levels = LevelHistory::from_base(base.level);
+            state.rosters = RosterHistory::from_base(base.roster.clone());
             state.window = Window::new(base.zxid, self.options.window_bytes);
         }
         let reset = self.replace_segments(base);
@@ -283,11 +292,12 @@ impl Log {
         // a hole.
         self.sync_segment()?;
         let zxid = self.history.last();
-        let base = Base { zxid, level: self.shared.read().levels.last() };
+        let base = Base { zxid, level: self.shared.read().levels.last(), roster: None };
         let secret = self.options.secret;
         let (disk, dir) = (self.disk.as_ref(), &self.dir);
-        let next =
-            Segment::with_room(disk, dir, usual, needs, |len| Segment::create(disk, dir, base, len, secret))?;
+        let next = Segment::with_room(disk, dir, usual, needs, |len| {
+            Segment::create(disk, dir, &base, len, secret)
+        })?;
         let mut state = self.shared.write();
         let full = std::mem::replace(&mut state.active, next);
         state.sealed.push(full);
@@ -309,6 +319,9 @@ impl Log {
             debug_assert!(chained, "checked before anything was written");
             if let Some(level) = entry.body.level() {
                 state.levels.append(entry.zxid, level);
+            }
+            if let Some(roster) = entry.body.roster() {
+                state.rosters.append(roster.clone());
             }
             let offset = state.active.end;
             state.active.note(entry.zxid, offset, format::record_len(entry) as u64, interval);
@@ -359,6 +372,7 @@ impl Log {
             state.generation += 1;
             state.history = self.history.clone();
             state.levels.truncate(zxid);
+            state.rosters.truncate(zxid);
             state.window.truncate(zxid);
             let old_active = std::mem::replace(&mut state.active, target.clone());
             match position {
@@ -386,8 +400,8 @@ impl Log {
     }
 
     fn replace_segments(&mut self, base: Base) -> Result<(), LogError> {
-        recovery::begin_reset(self.disk.as_ref(), &self.dir, base)?;
-        let segment = recovery::finish_reset(self.disk.as_ref(), &self.dir, base, &self.options)?;
+        recovery::begin_reset(self.disk.as_ref(), &self.dir, &base)?;
+        let segment = recovery::finish_reset(self.disk.as_ref(), &self.dir, &base, &self.options)?;
         let mut state = self.shared.write();
         state.sealed = Vec::new();
         state.active = segment;
@@ -396,6 +410,15 @@ impl Log {
     }
 
     fn purge_segments(&mut self, upto: Zxid) -> Result<(), LogError> {
+        // Before the base moves. A crash in between leaves the old base, whose members are there, too.
+        {
+            let state = self.shared.read();
+            let base = state.sealed.iter().rev().find(|s| s.last <= upto).map(|s| s.last);
+            if let Some(base) = base {
+                let known = state.rosters.all().filter(|roster| roster.since() <= base);
+                members::write(self.disk.as_ref(), &self.dir, base, known)?;
+            }
+        }
         let removed: Vec<Segment> = {
             let mut state = self.shared.write();
             let gone = state.sealed.partition_point(|s| s.last <= upto);
@@ -405,6 +428,7 @@ impl Log {
                 debug_assert!(purged, "it is the zxid of an entry");
                 state.history = self.history.clone();
                 state.levels.purge(last.last);
+                state.rosters.purge(last.last);
             }
             removed
         };

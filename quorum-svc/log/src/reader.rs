@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use api::{Entry, History, Level, LevelHistory, Zxid};
+use api::{Entry, History, Level, LevelHistory, Roster, RosterHistory, Zxid};
 
 use crate::error::ReadError;
 use crate::segment::{Records, Segment};
@@ -88,6 +88,12 @@ impl LogReader {
         self.0.read().levels.at(zxid)
     }
 
+    /// The members after the entry `zxid`, which is in the log or is its base; `None`: those of the first start.
+    #[must_use]
+    pub fn roster_at(&self, zxid: Zxid) -> Option<Arc<Roster>> {
+        self.0.read().rosters.at(zxid).cloned()
+    }
+
     /// The present content of the log.
     #[must_use]
     pub fn history(&self) -> History {
@@ -116,6 +122,8 @@ pub(crate) struct State {
     pub(crate) history: History,
     /// The levels in the entries.
     pub(crate) levels: LevelHistory,
+    /// The members in the entries.
+    pub(crate) rosters: RosterHistory,
     /// The segments before the active one: ascending, without a hole, complete and durable.
     pub(crate) sealed: Vec<Segment>,
     /// The segment that the writer writes to.

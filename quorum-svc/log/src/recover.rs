@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::peer::Damage;
-use api::{Ensemble, EnsembleId, PeerId};
+use api::{Body, Configuration, Ensemble, EnsembleId, Entry, PeerId, Roster};
 
 use crate::disk::{Disk, Doing};
 use crate::log_place::LogPlace;
-use crate::{DataDir, EpochFile, Epochs, IdentityError, IncarnationError, Incarnations, Owner, StorageError};
+use crate::{
+    DataDir, EpochFile, Epochs, IdentityError, IncarnationError, Incarnations, Log, LogOptions, Owner,
+    StorageError,
+};
 
 /// The data directory of a stopped node, for an operator.
 pub struct Offline {
@@ -58,16 +61,25 @@ impl Offline {
     }
 
     /// Founds another ensemble with these members and this id from the data of the directory. Servers
-    /// of the old ensemble, and their directories, no longer belong to it. `run` is random.
+    /// of the old ensemble, and their directories, no longer belong to it. `log` is the [directory of its
+    /// log](Offline::find_log); if that names members, an entry with the new ones follows. `run` is random.
     ///
     /// # Errors
-    /// A failure of the disk. The completed steps are safe: repeat the call.
-    pub fn found(mut self, members: Ensemble, id: EnsembleId, run: u64) -> Result<(), StorageError> {
+    /// A failure of the disk, or a damaged log. The completed steps are safe: repeat the call.
+    pub fn found(
+        mut self,
+        log: &Path,
+        members: Ensemble,
+        id: EnsembleId,
+        run: u64,
+    ) -> Result<(), StorageError> {
+        self.append_members(log, &members)?;
         // The id first: no server of the old ensemble accepts this node with the new id.
         let before = self.epochs();
         self.epochs.store(Epochs { ensemble: Some(id), damage: Damage::None, ..before })?;
         self.renew_incarnations(self.owner.id, run)?;
-        self.assign(Owner { members, ..self.owner.clone() })
+        let owner = Owner { members, ..self.owner.clone() };
+        self.assign(owner)
     }
 
     /// Makes this copy of another node's directory the directory of node `id`. `run` is random.
@@ -76,7 +88,8 @@ impl Offline {
     /// A failure of the disk. The completed steps are safe: repeat the call.
     pub fn hand_to(self, id: PeerId, run: u64) -> Result<(), StorageError> {
         self.renew_incarnations(id, run)?;
-        self.assign(Owner { id, ..self.owner.clone() })
+        let owner = Owner { id, ..self.owner.clone() };
+        self.assign(owner)
     }
 
     /// Removes the note that this directory is an older copy. All its incarnations that others have met
@@ -91,16 +104,38 @@ impl Offline {
         Ok(self.epochs.store(Epochs { damage: Damage::None, ..before })?)
     }
 
+    /// Members in the log count more than those of the directory. The entry is the last one of this log and of its copies; a
+    /// leader of the new ensemble commits it with its marker.
+    fn append_members(&self, log: &Path, members: &Ensemble) -> Result<(), StorageError> {
+        let options = LogOptions { may_create: false, ..LogOptions::default() };
+        let mut log = Log::open(self.disk.clone(), log, options)?;
+        let (Some(roster), Some(zxid)) = (log.rosters().last().cloned(), log.history().last().next()) else {
+            return Ok(());
+        };
+        if !roster.is_joint() && roster.current().ensemble == *members {
+            return Ok(());
+        }
+        let contacts = roster.newest().contacts.clone();
+        let current =
+            Configuration { version: zxid, ..roster.newest().changed_to(members.clone(), contacts) };
+        let body = Body::Members(Arc::new(Roster::settled(zxid, current)));
+        let time_ms = self.epochs().last_stamp.time_ms;
+        log.append(&[Entry { zxid, time_ms, origin: None, body, trace: None }])?;
+        log.sync()?;
+        Ok(())
+    }
+
     /// Also assigns the directory of a store in a process of its own, which has an identity as well.
-    fn assign(&self, owner: Owner) -> Result<(), StorageError> {
+    fn assign(self, owner: Owner) -> Result<(), StorageError> {
         let store = self.dir.path().join("store");
         match DataDir::open(self.disk.as_ref(), &store) {
-            Ok((store, _)) => store.assign(self.disk.as_ref(), &owner)?,
+            Ok((store, _)) => drop(store.assign(self.disk.as_ref(), owner.clone())?),
             // There is no such directory.
             Err(IdentityError::NotThere { .. } | IdentityError::Disk(_)) => {}
             Err(other) => return Err(other.into()),
         }
-        Ok(self.dir.assign(self.disk.as_ref(), &owner)?)
+        self.dir.assign(self.disk.as_ref(), owner)?;
+        Ok(())
     }
 
     /// Makes the incarnations again. The node forgets the incarnations that it has met, and servers that

@@ -1,13 +1,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::{Build, History, Level, LevelHistory, Zxid};
+use api::{Body, Build, History, Level, LevelHistory, Roster, RosterHistory, Zxid};
 
 use crate::disk::{self, Disk, DiskError, Doing};
 use crate::durable_file::DurableFile;
 use crate::error::LogError;
 use crate::format::{self, BadHeader, HEADER_LEN, Header, Item, MARK_LEN, Magic, PREFIX_LEN, Salt, VERSION};
 use crate::log::LogOptions;
+use crate::members;
 use crate::segment::{self, Segment};
 
 /// The findings and actions of opening the log.
@@ -29,6 +30,7 @@ pub struct Recovery {
 pub(crate) struct Recovered {
     pub(crate) history: History,
     pub(crate) levels: LevelHistory,
+    pub(crate) rosters: RosterHistory,
     /// All segments but the last, ascending.
     pub(crate) sealed: Vec<Segment>,
     /// The last segment.
@@ -47,7 +49,7 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
     let mut report = Recovery::default();
     if let Some(reset) = interrupted_reset(disk, dir)? {
         check_level(dir, reset.level, &options.build)?;
-        finish_reset(disk, dir, reset, options)?;
+        finish_reset(disk, dir, &reset, options)?;
         report.completed_reset = true;
     }
     let names = disk.list(dir).doing("list", dir)?;
@@ -74,6 +76,11 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
         levels.append(zxid, level);
     }
     check_level(dir, levels.last(), &options.build)?;
+    let base = scans.first().or(last.as_ref()).map_or(Zxid::ZERO, |scan| scan.segment.prev);
+    let mut rosters = RosterHistory::from_base(members::read(disk, dir, base)?);
+    for roster in scans.iter().chain(&last).flat_map(|scan| &scan.rosters) {
+        rosters.append(roster.clone());
+    }
 
     for name in names.iter().filter(|n| n.ends_with(".tmp")) {
         let path = dir.join(name);
@@ -85,7 +92,7 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
         Some(last) => last,
         None => {
             report.created = true;
-            Scan::of_new(new_segment(disk, dir, Base::EMPTY, options)?)
+            Scan::of_new(new_segment(disk, dir, &Base::EMPTY, options)?)
         }
     };
     report.cut_bytes = last.make_durable()?;
@@ -98,7 +105,7 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
         report.entries += 1;
     }
     let sealed = scans.into_iter().map(|s| s.segment).collect();
-    Ok(Recovered { history, levels, sealed, active: last.segment, durable_file, report })
+    Ok(Recovered { history, levels, rosters, sealed, active: last.segment, durable_file, report })
 }
 
 /// Refuses a log at a level that this build does not know, whether that level is committed or not.
@@ -108,23 +115,26 @@ pub(crate) fn check_level(dir: &Path, level: Option<Level>, build: &Build) -> Re
 }
 
 /// The base of a log.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Base {
     /// Zxid of the state before the first entry.
     pub zxid: Zxid,
     /// The feature level of that state.
     pub level: Option<Level>,
+    /// The members there; `None`: those of the first start.
+    pub roster: Option<Arc<Roster>>,
 }
 
 impl Base {
     /// The base of a new log.
-    pub const EMPTY: Base = Base { zxid: Zxid::ZERO, level: None };
+    pub const EMPTY: Base = Base { zxid: Zxid::ZERO, level: None, roster: None };
 }
 
 /// Stores that the log will be emptied and continue after `base`. After this call the reset completes
 /// even if the process crashes.
-pub(crate) fn begin_reset(disk: &dyn Disk, dir: &Path, base: Base) -> Result<(), DiskError> {
-    let note = format::encode_header(Magic::Reset, base.zxid, Salt::NONE, base.level);
+pub(crate) fn begin_reset(disk: &dyn Disk, dir: &Path, base: &Base) -> Result<(), DiskError> {
+    let mut note = format::encode_header(Magic::Reset, base.zxid, Salt::NONE, base.level).to_vec();
+    format::encode_members(&mut note, base.roster.as_deref());
     disk::write_atomically(disk, dir, RESET, &note)
 }
 
@@ -132,7 +142,7 @@ pub(crate) fn begin_reset(disk: &dyn Disk, dir: &Path, base: Base) -> Result<(),
 pub(crate) fn finish_reset(
     disk: &dyn Disk,
     dir: &Path,
-    base: Base,
+    base: &Base,
     options: &LogOptions,
 ) -> Result<Segment, DiskError> {
     for name in disk.list(dir).doing("list", dir)?.iter().filter(|n| segment::is_name(n)) {
@@ -140,6 +150,7 @@ pub(crate) fn finish_reset(
         disk.remove(&path).doing("remove", &path)?;
     }
     disk.sync_dir(dir).doing("sync the directory", dir)?;
+    members::write(disk, dir, base.zxid, base.roster.iter())?;
     let segment = new_segment(disk, dir, base, options)?;
     // While the note exists, the content of this file does not matter.
     DurableFile::open(disk, dir, base.zxid)?;
@@ -150,7 +161,7 @@ pub(crate) fn finish_reset(
 }
 
 /// Creates an empty segment, with the space of the reserve if needed.
-fn new_segment(disk: &dyn Disk, dir: &Path, base: Base, options: &LogOptions) -> Result<Segment, DiskError> {
+fn new_segment(disk: &dyn Disk, dir: &Path, base: &Base, options: &LogOptions) -> Result<Segment, DiskError> {
     let least = (HEADER_LEN + MARK_LEN) as u64;
     Segment::with_room(disk, dir, options.segment_bytes, least, |len| {
         Segment::create(disk, dir, base, len, options.secret)
@@ -175,7 +186,9 @@ fn interrupted_reset(disk: &dyn Disk, dir: &Path) -> Result<Option<Base>, LogErr
     let header = format::decode_header(Magic::Reset, &contents).map_err(|e| bad_header(&note, e))?;
     // The previous process may have renamed the file without a sync.
     disk.sync_dir(dir).doing("sync the directory", dir)?;
-    Ok(Some(Base { zxid: header.zxid, level: header.level }))
+    let block = contents.get(HEADER_LEN..).unwrap_or_default();
+    let (roster, _) = format::decode_members(block).map_err(|found| damaged(&note, 0, Zxid::ZERO, found))?;
+    Ok(Some(Base { zxid: header.zxid, level: header.level, roster }))
 }
 
 /// Makes a log usable again that [`recover`] found damaged. It keeps the sound part before the damage
@@ -191,11 +204,14 @@ pub(crate) fn salvage(
         disk.list(dir).doing("list", dir)?.into_iter().filter(|n| segment::is_name(n)).collect();
     let mut sound: Option<Scan> = None;
     let mut count = 0;
-    let half_emptied = match interrupted_reset(disk, dir) {
-        Ok(_) => false,
-        Err(LogError::Damaged { .. }) => true,
-        Err(other) => return Err(other),
+    let is_damaged = |read: Result<(), LogError>| match read {
+        Ok(()) => Ok(false),
+        Err(LogError::Damaged { .. }) => Ok(true),
+        Err(other) => Err(other),
     };
+    let half_emptied = is_damaged(interrupted_reset(disk, dir).map(drop))?;
+    // A log whose base has unknown members is worth no more than one without its beginning.
+    let half_emptied = is_damaged(members::read(disk, dir, Zxid::ZERO).map(drop))? || half_emptied;
     for name in names.iter().filter(|_| !half_emptied) {
         let scan = match Scan::read(disk, dir, name, options) {
             Ok(scan) => scan,
@@ -214,7 +230,7 @@ pub(crate) fn salvage(
         if n == 0 {
             // A log exists at any time. A crash at this point costs at most this copy of the damaged
             // part.
-            begin_reset(disk, dir, base)?;
+            begin_reset(disk, dir, &base)?;
         }
         let (from, to) = (dir.join(name), free_name(disk, dir, name)?);
         disk.rename(&from, &to).doing("rename", &from)?;
@@ -223,7 +239,7 @@ pub(crate) fn salvage(
     }
     let Some(mut last) = sound else {
         if names.is_empty() {
-            begin_reset(disk, dir, base)?;
+            begin_reset(disk, dir, &base)?;
         }
         return Ok(aside);
     };
@@ -288,6 +304,8 @@ struct Scan {
     records: Vec<(Zxid, u64)>,
     /// The feature levels in its records.
     levels: Vec<(Zxid, Level)>,
+    /// The members in its records.
+    rosters: Vec<Arc<Roster>>,
     /// The greatest zxid that a part of the chain proves to have been durable.
     proven: Zxid,
     /// The greatest zxid that bytes after the end of the chain prove to have been durable.
@@ -314,6 +332,7 @@ impl Scan {
             segment: Segment { path, file, salt, prev, level, last: prev, end, len, index: Vec::new() },
             records: Vec::new(),
             levels: Vec::new(),
+            rosters: Vec::new(),
             proven: prev,
             witness: Zxid::ZERO,
             garbage: 0,
@@ -325,8 +344,8 @@ impl Scan {
 
     fn of_new(segment: Segment) -> Scan {
         let proven = segment.prev;
-        let (records, levels, contents) = (Vec::new(), Vec::new(), Vec::new());
-        Scan { segment, records, levels, proven, witness: Zxid::ZERO, garbage: 0, contents }
+        let (records, levels, rosters, contents) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Scan { segment, records, levels, rosters, proven, witness: Zxid::ZERO, garbage: 0, contents }
     }
 
     /// # Errors
@@ -337,9 +356,11 @@ impl Scan {
         loop {
             match format::decode(contents.get(at..).unwrap_or_default(), at as u64, self.segment.salt) {
                 Item::Record(r) if r.prev == self.segment.last => {
-                    let level =
-                        r.level().map_err(|unknown| self.segment.unknown(at as u64, r.zxid, unknown))?;
+                    let body =
+                        r.own_body().map_err(|unknown| self.segment.unknown(at as u64, r.zxid, unknown))?;
+                    let level = body.as_ref().and_then(Body::level);
                     self.levels.extend(level.map(|level| (r.zxid, level)));
+                    self.rosters.extend(body.as_ref().and_then(Body::roster).cloned());
                     self.records.push((r.zxid, at as u64));
                     self.segment.note(r.zxid, at as u64, r.len() as u64, index_interval);
                     self.proven = self.proven.max(r.durable);
@@ -447,14 +468,14 @@ fn all_lost(dir: &Path, known: Zxid) -> LogError {
     damaged(&dir.join(segment::name(Zxid::ZERO)), 0, Zxid::ZERO, &found)
 }
 
-fn bad_header(path: &Path, bad: BadHeader) -> LogError {
+pub(crate) fn bad_header(path: &Path, bad: BadHeader) -> LogError {
     match bad {
         BadHeader::Version(found) => LogError::Version { path: path.to_owned(), found, known: VERSION },
         BadHeader::Damaged(found) => damaged(path, 0, Zxid::ZERO, found),
     }
 }
 
-fn damaged(path: &Path, offset: u64, zxid_before: Zxid, found: &str) -> LogError {
+pub(crate) fn damaged(path: &Path, offset: u64, zxid_before: Zxid, found: &str) -> LogError {
     LogError::Damaged { segment: path.to_owned(), offset, zxid_before, found: found.to_owned() }
 }
 

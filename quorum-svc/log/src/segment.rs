@@ -58,7 +58,7 @@ impl Segment {
     pub(crate) fn create(
         disk: &dyn Disk,
         dir: &Path,
-        Base { zxid: prev, level }: Base,
+        &Base { zxid: prev, level, .. }: &Base,
         len: u64,
         secret: u64,
     ) -> Result<Segment, DiskError> {

@@ -1,11 +1,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::{Level, Zxid};
+use api::{Level, Roster, Zxid};
 use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile, Doing};
 use crate::format::{self, BadHeader, HEADER_LEN, Magic, PREFIX_LEN, Salt, TRAILER_LEN};
+use crate::recovery::Base;
 use crate::snapshots::{Inner, SnapshotError};
 
 /// Reads one snapshot chunk by chunk, and checks each chunk. [`crate::format`] describes the format.
@@ -17,6 +18,7 @@ pub struct SnapshotReader {
     path: PathBuf,
     zxid: Zxid,
     level: Level,
+    roster: Option<Arc<Roster>>,
     position: u64,
     chunks: u64,
     /// Checksum of everything before the position.
@@ -40,7 +42,17 @@ impl SnapshotReader {
             Err(BadHeader::Version(found)) => return Err(SnapshotError::Version { path, found }),
         };
         let (position, crc) = (HEADER_LEN as u64, crc32c::crc32c(&header));
-        Ok(SnapshotReader { file, path, zxid, level, position, chunks: 0, crc, ended: false, owner: None })
+        let (chunks, ended, owner, roster) = (0, false, None, None);
+        let mut reader =
+            SnapshotReader { file, path, zxid, level, roster, position, chunks, crc, ended, owner };
+        let bad = |reader: &SnapshotReader, found: &str| reader.damaged(found);
+        let prefix = reader.read_exact(PREFIX_LEN)?;
+        let len = format::members_len(&prefix).map_err(|found| bad(&reader, found))?;
+        let block = reader.read_exact(PREFIX_LEN + len)?;
+        (reader.roster, _) = format::decode_members(&block).map_err(|found| bad(&reader, found))?;
+        reader.crc = crc32c::crc32c_append(reader.crc, &block);
+        reader.position += block.len() as u64;
+        Ok(reader)
     }
 
     /// The exact zxid of the state.
@@ -53,6 +65,12 @@ impl SnapshotReader {
     #[must_use]
     pub fn level(&self) -> Level {
         self.level
+    }
+
+    /// The members at the state; `None`: those of the first start.
+    #[must_use]
+    pub fn roster(&self) -> Option<&Arc<Roster>> {
+        self.roster.as_ref()
     }
 
     /// The next chunk as it was written; `None` at the end.
@@ -128,11 +146,11 @@ impl Iterator for SnapshotReader {
     }
 }
 
-/// Reads a whole snapshot to check it. Returns its feature level.
-pub(crate) fn verify(disk: &dyn Disk, path: PathBuf, zxid: Zxid) -> Result<Level, SnapshotError> {
+/// Reads a whole snapshot to check it. Returns it as a base for a log.
+pub(crate) fn verify(disk: &dyn Disk, path: PathBuf, zxid: Zxid) -> Result<Base, SnapshotError> {
     let mut reader = SnapshotReader::open(disk, path, zxid)?;
     while reader.next_chunk()?.is_some() {}
-    Ok(reader.level)
+    Ok(Base { zxid, level: Some(reader.level), roster: reader.roster })
 }
 
 /// Writes the parts of a snapshot into a file.
@@ -152,11 +170,13 @@ impl SnapshotEncoder {
         path: PathBuf,
         zxid: Zxid,
         level: Level,
+        roster: Option<&Roster>,
     ) -> Result<SnapshotEncoder, SnapshotError> {
         let file = disk.create(&path).doing("create", &path)?;
         let mut encoder = SnapshotEncoder { file, path, position: 0, chunks: 0, crc: 0, buffer: Vec::new() };
         let header = format::encode_header(Magic::Snapshot, zxid, Salt::NONE, Some(level));
         encoder.buffer.extend_from_slice(&header);
+        format::encode_members(&mut encoder.buffer, roster);
         encoder.write_buffer()?;
         Ok(encoder)
     }

@@ -2,7 +2,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use api::{Level, Zxid};
+use api::{Level, Roster, Zxid};
 
 use crate::disk::{self, Disk, DiskError, Doing, Space};
 use crate::format::VERSION;
@@ -140,7 +140,7 @@ impl Snapshots {
             match snapshot_file::verify(disk.as_ref(), dir.join(name(zxid, RECEIVED)), zxid) {
                 // Two exist only if a crash came before the removal of the earlier one. Either is a
                 // usable state.
-                Ok(level) => received = received.or(Some(Base { zxid, level: Some(level) })),
+                Ok(base) => received = received.or(Some(base)),
                 Err(e @ SnapshotError::Damaged { .. }) => {
                     report.skipped.push(SkippedSnapshot { zxid, why: e.to_string() });
                 }
@@ -149,9 +149,15 @@ impl Snapshots {
                 Err(e) => return Err(e),
             }
         }
-        let state = State { sound, received, writing: false, receiving: false, superseded_by: None };
+        let state = State {
+            sound,
+            received: received.clone(),
+            writing: false,
+            receiving: false,
+            superseded_by: None,
+        };
         let inner = Inner { disk, dir: dir.to_owned(), naming: Mutex::new(()), state: Mutex::new(state) };
-        if let Some(received) = received {
+        if let Some(received) = &received {
             inner.remove(RECEIVED, |zxid| zxid != received.zxid)?;
         }
         Ok((Snapshots(Arc::new(inner)), report))
@@ -225,12 +231,25 @@ impl Snapshots {
         newest.map_or(Ok(()), |newest| self.0.remove(OWN, |other| other < newest))
     }
 
-    /// Begins to write the state at `zxid` with feature level `level`. It counts only once it is
-    /// [finished](SnapshotWriter::finish).
+    /// As [`Snapshots::begin_with`], in an ensemble that has the members of its first start.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn begin(&self, zxid: Zxid, level: Level) -> Result<SnapshotWriter, SnapshotError> {
+        self.begin_with(zxid, level, None)
+    }
+
+    /// Begins to write the state at `zxid` with feature level `level` and these members; `None`: those of the first start.
+    /// It counts only once it is [finished](SnapshotWriter::finish).
     ///
     /// # Errors
     /// The state is older than the newest snapshot, another one is being written, or the disk fails.
-    pub fn begin(&self, zxid: Zxid, level: Level) -> Result<SnapshotWriter, SnapshotError> {
+    pub fn begin_with(
+        &self,
+        zxid: Zxid,
+        level: Level,
+        roster: Option<Arc<Roster>>,
+    ) -> Result<SnapshotWriter, SnapshotError> {
         {
             let mut state = self.0.state();
             if state.writing {
@@ -242,21 +261,35 @@ impl Snapshots {
             state.writing = true;
             state.superseded_by = None;
         }
-        SnapshotWriter::create(self.0.clone(), zxid, level, Purpose::Own)
+        SnapshotWriter::create(self.0.clone(), Base { zxid, level: Some(level), roster }, level, Purpose::Own)
     }
 
-    /// Begins to write a state at `zxid` and `level` that a leader sends. It may be older than the
+    /// Begins to write a state at `zxid` and `level`, with these members, that a leader sends. It may be older than the
     /// newest one. Once [finished](SnapshotWriter::finish), it is the [received](Snapshots::received)
     /// one, replaces an earlier received one, and waits until it is
     /// [adopted](Snapshots::adopt_received).
     ///
     /// # Errors
     /// Another one is being received, or the disk fails.
-    pub fn begin_received(&self, zxid: Zxid, level: Level) -> Result<SnapshotWriter, SnapshotError> {
+    pub fn begin_received_with(
+        &self,
+        zxid: Zxid,
+        level: Level,
+        roster: Option<Arc<Roster>>,
+    ) -> Result<SnapshotWriter, SnapshotError> {
         if std::mem::replace(&mut self.0.state().receiving, true) {
             return Err(SnapshotError::Busy);
         }
-        SnapshotWriter::create(self.0.clone(), zxid, level, Purpose::Received)
+        let base = Base { zxid, level: Some(level), roster };
+        SnapshotWriter::create(self.0.clone(), base, level, Purpose::Received)
+    }
+
+    /// As [`Snapshots::begin_received_with`], in an ensemble that has the members of its first start.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn begin_received(&self, zxid: Zxid, level: Level) -> Result<SnapshotWriter, SnapshotError> {
+        self.begin_received_with(zxid, level, None)
     }
 
     /// The received snapshot that is not adopted. It is durable and sound, but neither
@@ -264,7 +297,7 @@ impl Snapshots {
     /// may or may not have been reset to it.
     #[must_use]
     pub fn received(&self) -> Option<Base> {
-        self.0.state().received
+        self.0.state().received.clone()
     }
 
     /// Makes the received snapshot at `zxid` the newest, durably. All newer ones are removed, because
@@ -279,7 +312,7 @@ impl Snapshots {
         let _naming = inner.naming();
         {
             let mut state = inner.state();
-            if state.received.is_none_or(|received| received.zxid != zxid) {
+            if state.received.as_ref().is_none_or(|received| received.zxid != zxid) {
                 return Err(SnapshotError::NotThere { zxid });
             }
             state.superseded_by = Some(zxid);
@@ -335,7 +368,7 @@ impl Snapshots {
 /// A snapshot that is being written. If it is dropped before it is finished, it leaves nothing.
 pub struct SnapshotWriter {
     snapshots: Arc<Inner>,
-    zxid: Zxid,
+    base: Base,
     level: Level,
     purpose: Purpose,
     /// `None` only before the file is created and once it is complete.
@@ -350,22 +383,30 @@ impl SnapshotWriter {
     /// Creates a writer. The caller has marked the write as running; dropping the writer ends it.
     fn create(
         snapshots: Arc<Inner>,
-        zxid: Zxid,
+        base: Base,
         level: Level,
         purpose: Purpose,
     ) -> Result<SnapshotWriter, SnapshotError> {
         let (encoder, temporary_is_there, leave) = (None, true, 0);
         let mut writer =
-            SnapshotWriter { snapshots, zxid, level, purpose, encoder, temporary_is_there, leave };
+            SnapshotWriter { snapshots, base, level, purpose, encoder, temporary_is_there, leave };
         let path = writer.snapshots.dir.join(writer.temporary());
-        writer.encoder = Some(SnapshotEncoder::create(writer.snapshots.disk.as_ref(), path, zxid, level)?);
+        let (disk, Base { zxid, roster, .. }) = (writer.snapshots.disk.as_ref(), &writer.base);
+        let encoder = SnapshotEncoder::create(disk, path, *zxid, level, roster.as_deref())?;
+        writer.encoder = Some(encoder);
         Ok(writer)
     }
 
     /// The exact zxid of the state.
     #[must_use]
     pub fn zxid(&self) -> Zxid {
-        self.zxid
+        self.base.zxid
+    }
+
+    /// The members at the state; `None`: those of the first start.
+    #[must_use]
+    pub fn roster(&self) -> Option<&Arc<Roster>> {
+        self.base.roster.as_ref()
     }
 
     /// The feature level of the state.
@@ -413,7 +454,7 @@ impl SnapshotWriter {
     /// A failure of the disk; damage, if the read content differs from the written one; or
     /// [`SnapshotError::Superseded`]. Older snapshots stay unchanged then.
     pub fn finish(mut self) -> Result<(), SnapshotError> {
-        let (inner, zxid) = (self.snapshots.clone(), self.zxid);
+        let (inner, zxid) = (self.snapshots.clone(), self.base.zxid);
         let temporary = self.temporary();
         if let Some(encoder) = self.encoder.take() {
             encoder.end()?;
@@ -434,7 +475,7 @@ impl SnapshotWriter {
             Purpose::Received => {
                 inner.rename(&temporary, zxid, RECEIVED)?;
                 self.temporary_is_there = false;
-                inner.state().received = Some(Base { zxid, level: Some(self.level) });
+                inner.state().received = Some(self.base.clone());
                 // Only now: if the log was reset to the earlier one, a state must exist at any time.
                 inner.remove(RECEIVED, |other| other != zxid)
             }
@@ -446,7 +487,7 @@ impl SnapshotWriter {
             Purpose::Own => OWN,
             Purpose::Received => RECEIVED,
         };
-        format!("{}{TEMPORARY}", name(self.zxid, kind))
+        format!("{}{TEMPORARY}", name(self.base.zxid, kind))
     }
 }
 

@@ -57,7 +57,7 @@ pub struct StorageOptions {
     pub id: PeerId,
     /// The directory of the log, if not in the data directory; an absolute path.
     pub log_dir: Option<PathBuf>,
-    /// All servers.
+    /// All servers, for the first start.
     pub members: Ensemble,
     /// As [`LogOptions::segment_bytes`].
     pub segment_bytes: u64,
@@ -196,17 +196,15 @@ impl Storage {
     }
 }
 
-/// Claims the directory. Members may be corrected until the node has made its first promise.
+/// Claims the directory. Members come from it, but may be corrected until the node has made its first promise.
 fn claim(disk: &Arc<dyn Disk>, dir: &Path, options: &StorageOptions) -> Result<DataDir, StorageError> {
     let StorageOptions { ensemble, id, members, .. } = options;
-    match DataDir::claim(disk.as_ref(), dir, ensemble, *id, members) {
-        Err(IdentityError::Members { .. }) if !EpochFile::load(disk.clone(), dir)?.is_stored() => {
-            let (data_dir, owner) = DataDir::open(disk.as_ref(), dir)?;
-            data_dir.assign(disk.as_ref(), &Owner { members: members.clone(), ..owner })?;
-            Ok(data_dir)
-        }
-        claimed => Ok(claimed?),
+    let data_dir = DataDir::claim(disk.as_ref(), dir, ensemble, *id, members)?;
+    if data_dir.members() == members || EpochFile::load(disk.clone(), dir)?.is_stored() {
+        return Ok(data_dir);
     }
+    let owner = Owner { ensemble: ensemble.clone(), id: *id, members: members.clone() };
+    Ok(data_dir.assign(disk.as_ref(), owner)?)
 }
 
 /// Stores that the log has lost entries, unless a greater loss is stored already.
@@ -218,8 +216,8 @@ fn note_damage(epochs: &mut EpochFile) -> Result<(), EpochError> {
 /// The newest snapshot as a base for a log.
 fn newest(snapshots: &Snapshots) -> Result<Option<Base>, SnapshotError> {
     let Some(zxid) = snapshots.latest() else { return Ok(None) };
-    let level = snapshots.read(zxid)?.level();
-    Ok(Some(Base { zxid, level: Some(level) }))
+    let reader = snapshots.read(zxid)?;
+    Ok(Some(Base { zxid, level: Some(reader.level()), roster: reader.roster().cloned() }))
 }
 
 /// Completes a step that a crash may have interrupted: a received snapshot, and the log that begins

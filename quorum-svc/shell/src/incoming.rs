@@ -1,7 +1,9 @@
 //! A snapshot that the leader sends in place of its log.
 
+use std::sync::Arc;
+
 use api::peer::ToLearner;
-use api::{Level, Zxid};
+use api::{Level, Roster, Zxid};
 use bytes::Bytes;
 use quorum_log::{SnapshotError, SnapshotWriter, Snapshots};
 
@@ -10,8 +12,8 @@ use crate::Failure;
 /// A part of a snapshot on a stream.
 #[derive(Debug)]
 pub enum Part {
-    /// A snapshot at this zxid and level follows.
-    Start(Zxid, Level),
+    /// A snapshot at this zxid and level, with these members, follows.
+    Start(Zxid, Level, Arc<Roster>),
     /// A piece of the snapshot.
     Chunk(Bytes),
     /// The snapshot is complete.
@@ -59,9 +61,9 @@ impl Incoming {
     /// The reason to end the stream.
     pub fn take(&mut self, snapshots: &Snapshots, part: Part) -> Result<Option<ToLearner>, Broken> {
         match part {
-            Part::Start(zxid, level) => {
+            Part::Start(zxid, level, roster) => {
                 tracing::info!(%zxid, "receiving a snapshot");
-                self.0 = Some(snapshots.begin_received(zxid, level)?);
+                self.0 = Some(snapshots.begin_received_with(zxid, level, Some(roster))?);
                 Ok(None)
             }
             Part::Chunk(chunk) => {
@@ -70,10 +72,11 @@ impl Incoming {
             }
             Part::End => {
                 let writer = self.0.take().ok_or("the end of a snapshot that did not begin")?;
-                let (zxid, level) = (writer.zxid(), writer.level());
+                let (zxid, level, roster) = (writer.zxid(), writer.level(), writer.roster().cloned());
                 writer.finish()?;
                 tracing::info!(%zxid, "snapshot received");
-                Ok(Some(ToLearner::Snap { zxid, level }))
+                let roster = roster.ok_or("a snapshot without members")?;
+                Ok(Some(ToLearner::Snap { zxid, level, roster }))
             }
         }
     }

@@ -1,9 +1,10 @@
 //! The stream of a leader to one learner.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use api::peer::ToLearner;
-use api::{Level, Zxid};
+use api::{Level, Roster, Zxid};
 use bytes::Bytes;
 use quorum_core::Input;
 use quorum_log::{ReadError, SnapshotError, SnapshotReader, Snapshots};
@@ -25,8 +26,8 @@ pub enum Command {
         /// Commit point for the first message.
         commit: Option<Zxid>,
     },
-    /// The snapshot at this zxid.
-    Snapshot(Zxid),
+    /// The snapshot at this zxid, where these are the members.
+    Snapshot(Zxid, Arc<Roster>),
 }
 
 impl Command {
@@ -51,8 +52,8 @@ impl Command {
 pub enum Frame {
     /// A message of the protocol.
     Message(ToLearner),
-    /// A snapshot at this zxid and level follows.
-    SnapStart(Zxid, Level),
+    /// A snapshot at this zxid and level, with these members, follows.
+    SnapStart(Zxid, Level, Arc<Roster>),
     /// A piece of the snapshot.
     SnapChunk(Bytes),
     /// The snapshot is complete.
@@ -88,6 +89,8 @@ pub struct Ended(pub Option<Failure>);
 pub struct Outgoing {
     commands: VecDeque<Command>,
     snapshot: Option<SnapshotReader>,
+    /// The members at the snapshot that is being opened.
+    roster: Option<Arc<Roster>>,
     /// Commit point for the entries that are being read.
     commit: Option<Zxid>,
 }
@@ -111,7 +114,10 @@ impl Outgoing {
                 self.commit = commit;
                 ToSend::Read(Read::Entries { after, upto })
             }
-            Some(Command::Snapshot(zxid)) => ToSend::Read(Read::Open(zxid)),
+            Some(Command::Snapshot(zxid, roster)) => {
+                self.roster = Some(roster);
+                ToSend::Read(Read::Open(zxid))
+            }
         }
     }
 
@@ -126,9 +132,12 @@ impl Outgoing {
                 return Sent { frame: self.entries(after, upto, entries), tell: None };
             }
             Got::Opened(_, Ok(reader)) => {
-                let frame = Frame::SnapStart(reader.zxid(), reader.level());
+                let frame = match self.roster.take() {
+                    Some(roster) => Ok(Frame::SnapStart(reader.zxid(), reader.level(), roster)),
+                    None => Err(Ended(None)),
+                };
                 self.snapshot = Some(reader);
-                return Sent { frame: Ok(frame), tell: None };
+                return Sent { frame, tell: None };
             }
             Got::Piece(reader, Ok(Some(piece))) => {
                 self.snapshot = Some(reader);

@@ -1,12 +1,13 @@
 //! The core, its inputs, and the effects of its outputs.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::mutants::{Mutant, is_on};
 use api::peer::{Damage, Incarnation, ToLeader};
 use api::ports::{Candidate, FeedItem, Sign};
-use api::{Ensemble, Epoch, Level, LevelRefusal, Now, PeerId, Standing, Ticket, Zxid};
+use api::{Epoch, Level, LevelRefusal, Now, PeerId, ReconfigRefusal, Roster, Standing, Ticket, Zxid};
 use quorum_core::{Conn, Input, Output, Zab};
 use quorum_log::{Base, Epochs};
 
@@ -35,8 +36,10 @@ pub struct Said {
 pub enum Effect {
     /// Send this statement about the node to others from now on.
     Say(Said),
-    /// Report this standing to the election.
-    Introduce(Standing),
+    /// Report this standing, and the members that count, to the election.
+    Introduce(Standing, Arc<Roster>),
+    /// These members count from now on: say so to others.
+    Members(Arc<Roster>),
     /// Start an election. A newer request replaces an unanswered one.
     Elect(Option<Candidate>),
     /// Report to the election that this node follows this leader, or leads.
@@ -86,6 +89,13 @@ pub enum Effect {
         /// The level once it is committed, or the reason of the refusal.
         result: Result<Level, LevelRefusal>,
     },
+    /// Answer to [`Input::Reconfigure`].
+    Reconfigured {
+        /// From the request.
+        ticket: Ticket,
+        /// The version of the new configuration, or the reason of the refusal.
+        result: Result<Zxid, ReconfigRefusal>,
+    },
     /// The node may stop: see [`Input::Leave`].
     Left,
     /// Ask all other nodes at once for their knowledge and their losses.
@@ -99,7 +109,8 @@ pub struct Shell {
     core: Zab,
     view: LogView,
     me: PeerId,
-    members: Ensemble,
+    /// The members that the election and others know of.
+    roster: Arc<Roster>,
     effects: VecDeque<Effect>,
     /// The store may read the log up to here.
     committed: Zxid,
@@ -114,11 +125,12 @@ impl Shell {
     /// Creates a shell around this core. `base` is the zxid of the snapshot below the log. It is
     /// committed, so a store with less learns of it even if nothing is ever committed behind it.
     #[must_use]
-    pub fn new(core: Zab, view: LogView, me: PeerId, members: Ensemble, base: Zxid) -> Shell {
+    pub fn new(core: Zab, view: LogView, me: PeerId, base: Zxid) -> Shell {
         let suspicion = Suspicion::default();
         let said = said(&core, &suspicion);
-        let effects = VecDeque::from([Effect::Introduce(said.standing)]);
-        Shell { core, view, me, members, effects, committed: base, said, dials: 0, suspicion, left: false }
+        let roster = core.roster().clone();
+        let effects = VecDeque::from([Effect::Introduce(said.standing, roster.clone())]);
+        Shell { core, view, me, roster, effects, committed: base, said, dials: 0, suspicion, left: false }
     }
 
     /// The core.
@@ -142,7 +154,7 @@ impl Shell {
     /// Whether other voters exist from which this node can heal.
     #[must_use]
     pub fn may_heal(&self) -> bool {
-        self.members.voters().any(|voter| voter != self.me)
+        self.core.roster().voters().any(|voter| voter != self.me)
     }
 
     /// Whether [`Input::Leave`] is done.
@@ -227,7 +239,7 @@ impl Shell {
     /// stores that its directory is an older copy.
     pub fn heard(&mut self, now: Now, peer: PeerId, damage: Option<Damage>, suspicion: u64) -> bool {
         let lost = damage.is_some_and(Damage::is_some);
-        let noted = self.suspicion.heard(self.me, &self.members, peer, lost, suspicion);
+        let noted = self.suspicion.heard(self.me, self.core.roster(), peer, lost, suspicion);
         if noted {
             self.core.handle(now, Input::RolledBack { note: true });
         }
@@ -277,8 +289,8 @@ impl Shell {
             Output::Replicate { conn, after, upto, commit } => {
                 Effect::ToLearner { conn, command: Command::Entries { after, upto, commit } }
             }
-            Output::SendSnapshot { conn, zxid } => {
-                Effect::ToLearner { conn, command: Command::Snapshot(zxid) }
+            Output::SendSnapshot { conn, zxid, roster } => {
+                Effect::ToLearner { conn, command: Command::Snapshot(zxid, roster) }
             }
             Output::Append(entries) => {
                 self.view.push(&entries);
@@ -294,9 +306,9 @@ impl Shell {
                 }
                 Effect::Disk(Task::Truncate(to))
             }
-            Output::InstallSnapshot { zxid, level } => {
+            Output::InstallSnapshot { zxid, level, roster } => {
                 self.view.reset(zxid);
-                Effect::Disk(Task::Reset(Base { zxid, level: Some(level) }))
+                Effect::Disk(Task::Reset(Base { zxid, level: Some(level), roster: Some(roster) }))
             }
             Output::Purge { upto } => Effect::Disk(Task::Purge(upto)),
             Output::Committed { upto } => {
@@ -311,6 +323,7 @@ impl Shell {
             }
             Output::Sign(sign) => Effect::Sign(sign),
             Output::LevelSet { ticket, result } => Effect::LevelSet { ticket, result },
+            Output::Reconfigured { ticket, result } => Effect::Reconfigured { ticket, result },
             Output::Left => {
                 self.left = true;
                 Effect::Left
@@ -339,8 +352,13 @@ impl Shell {
         if now != before {
             self.effects.push_back(Effect::Say(now));
         }
-        if now.standing != before.standing {
-            self.effects.push_back(Effect::Introduce(now.standing));
+        let others = !Arc::ptr_eq(&self.roster, self.core.roster());
+        if others {
+            self.roster = self.core.roster().clone();
+            self.effects.push_back(Effect::Members(self.roster.clone()));
+        }
+        if others || now.standing != before.standing {
+            self.effects.push_back(Effect::Introduce(now.standing, self.roster.clone()));
         }
         if before.serving && !now.serving {
             self.effects.push_back(Effect::LostQuorum);

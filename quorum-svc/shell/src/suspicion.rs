@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::peer::Incarnation;
-use api::{Ensemble, PeerId};
+use api::{PeerId, Roster};
 
 /// Reports of others about this node's directory.
 #[derive(Default, Debug)]
@@ -46,7 +46,7 @@ impl Suspicion {
     pub(crate) fn heard(
         &mut self,
         me: PeerId,
-        members: &Ensemble,
+        members: &Roster,
         peer: PeerId,
         lost: bool,
         suspicion: u64,

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use api::peer::Incarnation;
 use api::ports::FeedItem;
-use api::{Body, Build, Ensemble, Entry, Epoch, Level, PeerId, Zxid};
+use api::{Body, Build, Ensemble, Entry, Epoch, Level, PeerId, Roster, Zxid};
 use bytes::Bytes;
 use quorum_core::Input;
 use quorum_log::{Base, MemDisk, Storage, StorageOptions};
@@ -129,7 +129,7 @@ fn a_store_does_not_get_a_snapshot_that_does_not_reach_the_log() {
     let mut writer = snapshots.begin(older, Level::FIRST).unwrap();
     writer.chunk(b"a state").unwrap();
     writer.finish().unwrap();
-    worker.push(Task::Reset(Base { zxid: base, level: Some(Level::FIRST) }));
+    worker.push(Task::Reset(Base { zxid: base, level: Some(Level::FIRST), roster: None }));
     assert!(worker.begin().unwrap());
     worker.finish().unwrap();
     let view = LogView::new(worker.log().reader(), base, 0);
@@ -147,7 +147,7 @@ fn an_older_copy_is_noted_once_all_were_asked_and_a_quorum_has_lost_nothing() {
     let me = PeerId(1);
     let mut suspicion = Suspicion::default();
     let heard = |suspicion: &mut Suspicion, peer, lost, number| {
-        suspicion.heard(me, &members(), PeerId(peer), lost, number)
+        suspicion.heard(me, &Roster::initial(members()), PeerId(peer), lost, number)
     };
     assert!(!heard(&mut suspicion, 2, false, 0), "there is no suspicion");
     let met = |number| Incarnation { number, run: 1 };

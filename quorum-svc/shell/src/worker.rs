@@ -140,8 +140,9 @@ impl LogWorker {
                 Input::Truncated
             }
             Some(Task::Reset(base)) => {
+                let zxid = base.zxid;
                 self.log.reset(base)?;
-                match self.snapshots.adopt_received(base.zxid) {
+                match self.snapshots.adopt_received(zxid) {
                     // A newer snapshot has arrived in the meantime; its reset follows.
                     Ok(()) | Err(SnapshotError::NotThere { .. }) => {}
                     Err(error) => return Err(error.into()),

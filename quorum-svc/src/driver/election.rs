@@ -1,7 +1,9 @@
 //! The requests of the driver to the election, in a separate task.
 
+use std::sync::Arc;
+
 use api::ports::{Candidate, Election};
-use api::{Epoch, PeerId, Standing};
+use api::{Epoch, PeerId, Roster, Standing};
 use quorum_core::Input;
 use tokio::sync::mpsc;
 
@@ -11,7 +13,7 @@ use super::{Event, Links};
 pub(super) enum Ask {
     Elect(Option<Candidate>),
     Settled { leader: PeerId, epoch: Epoch },
-    Introduce(Standing),
+    Introduce(Standing, Arc<Roster>),
 }
 
 /// Sends one request at a time to the election; a newer request replaces an unanswered one.
@@ -36,7 +38,9 @@ pub(super) async fn ask_election<E: Election>(
                         }
                         newer = asks.recv() => match newer {
                             // The search continues.
-                            Some(Ask::Introduce(standing)) => drop(election.introduce(standing).await),
+                            Some(Ask::Introduce(standing, roster)) => {
+                                drop(election.introduce(standing, roster).await);
+                            }
                             newer => {
                                 next = newer;
                                 break;
@@ -50,8 +54,8 @@ pub(super) async fn ask_election<E: Election>(
                 let _ = election.settled(leader, epoch).await;
                 next = asks.recv().await;
             }
-            Ask::Introduce(standing) => {
-                let _ = election.introduce(standing).await;
+            Ask::Introduce(standing, roster) => {
+                let _ = election.introduce(standing, roster).await;
                 next = asks.recv().await;
             }
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use api::peer::{Damage, Incarnation};
 use api::ports::{QuorumStatus, Request, Sign};
-use api::{Level, LevelRefusal, PeerId, Zxid};
+use api::{Level, LevelRefusal, PeerId, Reconfig, ReconfigRefusal, Zxid};
 use quorum_core::{Conn, Input};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,11 @@ pub(crate) enum Event {
         expected: Level,
         level: Level,
         reply: oneshot::Sender<Result<Level, LevelRefusal>>,
+    },
+    /// See [`Input::Reconfigure`].
+    Reconfigure {
+        reconfig: Reconfig,
+        reply: oneshot::Sender<Result<Zxid, ReconfigRefusal>>,
     },
     /// Disk space is low: a snapshot allows the log to be purged.
     SnapshotWanted,

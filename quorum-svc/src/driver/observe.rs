@@ -57,6 +57,12 @@ pub(super) fn observe(core: &Zab, output: &mut Output, measure: &mut Measure, tr
         Output::LevelSet { result: Ok(level), .. } => {
             tracing::info!(%level, "the feature level that was asked for is committed");
         }
+        Output::Reconfigured { result: Ok(version), .. } => {
+            tracing::info!(%version, "the change of the members that was asked for is done");
+        }
+        Output::Reconfigured { result: Err(why), .. } => {
+            tracing::warn!(%why, "the members stay as they are");
+        }
         Output::LevelSet { result: Err(why), .. } => {
             tracing::warn!(%why, "the feature level stays as it is");
         }

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::ports::{Candidate, Election, Feed, FeedItem, PortClosed, Quorum, Request, Signs};
-use api::{Ensemble, EnsembleId, Entry, Epoch, Levels, PeerId, Standing, Ticket, Zxid};
+use api::{Ensemble, EnsembleId, Entry, Epoch, Levels, PeerId, Roster, Standing, Ticket, Zxid};
 use bytes::Bytes;
 use proto::remote::{Bounds, Neighbour, RemoteQuorum};
 use quorum_svc::{Config, Handle, Keep, QuorumService, StopReason};
@@ -32,7 +33,7 @@ impl Election for Named {
         Ok(PeerId(1))
     }
 
-    async fn introduce(&self, _: Standing) -> Result<(), PortClosed> {
+    async fn introduce(&self, _: Standing, _: Arc<Roster>) -> Result<(), PortClosed> {
         Ok(())
     }
 

@@ -5,11 +5,13 @@
 //! submit, append, acknowledge and report as committed.
 
 mod ledger;
+mod members;
 mod proposals;
 mod quorums;
 mod votes;
 
 pub use ledger::{Answer, Ledger};
+pub use members::Members;
 pub use proposals::{Proposals, same};
 pub use quorums::Quorums;
 pub use votes::Votes;

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use api::{Ensemble, Membership, PeerId};
 
 /// The quorums of an ensemble, counted from its members alone.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Quorums {
     /// Weight, and number of the group, of each voter with a weight.
     votes: BTreeMap<PeerId, (u64, usize)>,

@@ -121,13 +121,17 @@ impl Ghost {
             Shadow { history: history.clone(), accepted, current, impaired, latent: false, had };
     }
 
-    /// Whether a quorum has acknowledged this; if not, the nodes that have.
-    pub(super) fn on_quorum(&self, zxid: Zxid) -> Result<(), String> {
-        let holds = |id: PeerId| self.disks[id.0 as usize - 1].has_acknowledged(zxid);
-        if self.quorums.has(holds) {
+    /// Whether a quorum has acknowledged this, as a node with this log counts; if not, the nodes that have.
+    pub(super) fn on_quorum(&self, zxid: Zxid, history: &History) -> Result<(), String> {
+        let holds = |id: PeerId, zxid: Zxid| {
+            let disk = (id.0 as usize).checked_sub(1).and_then(|i| self.disks.get(i));
+            disk.is_some_and(|disk| disk.has_acknowledged(zxid))
+        };
+        let has = |zxid| self.in_log(history, zxid);
+        if self.members.committed(zxid, has, |zxid| self.ledger.has(zxid), holds) {
             return Ok(());
         }
-        let holders: Vec<u32> = (1..=self.disks.len() as u32).filter(|&id| holds(PeerId(id))).collect();
+        let holders: Vec<u32> = (1..=self.disks.len() as u32).filter(|&id| holds(PeerId(id), zxid)).collect();
         Err(format!("{holders:?}"))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use api::ports::Request;
 use api::{Body, Entry, Epoch, History, PeerId, Ticket, Zxid};
-use invariants::Answer;
+use invariants::{Answer, Members};
 use proto::store::decode_command;
 use quorum_core::CLOCK_BOUND_MS;
 use store_core::server::Committed;
@@ -22,8 +22,20 @@ impl Ghost {
             if first && entry.is_marker() {
                 self.begins(node, entry.zxid.epoch(), history);
             }
+            if first {
+                let mut members = std::mem::replace(&mut self.members, Members::of(&self.ensemble));
+                let verdict = members.proposed(entry, |zxid| self.in_log(history, zxid));
+                self.members = members;
+                self.hold(verdict);
+            }
             if first && let Body::Level(level) = entry.body {
-                let knows = self.builds.iter().all(|levels| levels.contains(level));
+                let roster = self.members.last(|zxid| zxid < entry.zxid && self.in_log(history, zxid));
+                let member = |id| match roster {
+                    Some(roster) => roster.membership(id).is_some(),
+                    None => self.ensemble.membership(id).is_some(),
+                };
+                let knows =
+                    (1..).map(PeerId).zip(&self.builds).all(|(id, l)| !member(id) || l.contains(level));
                 self.check(knows, "I22 no level that a member does not know", || {
                     format!("node {node} raises the level to {level} at {}", entry.zxid)
                 });
@@ -36,7 +48,8 @@ impl Ghost {
     /// (I8, I12). A server that has promised acknowledges nothing of older reigns, so that what they can ever commit is known here.
     fn begins(&mut self, node: PeerId, epoch: Epoch, history: &History) {
         let promised = self.promised.get(&epoch);
-        let quorum = self.quorums.has(|id| id == node || promised.is_some_and(|p| p.contains(&id)));
+        let promises = |id| id == node || promised.is_some_and(|p| p.contains(&id));
+        let quorum = self.members.has(|zxid| self.in_log(history, zxid), promises);
         let what =
             (!quorum).then(|| format!("node {node} begins epoch {epoch} with the promises of {promised:?}"));
         self.check(quorum, "I12 promises of a quorum", || what.unwrap_or_default());
@@ -55,8 +68,9 @@ impl Ghost {
     }
 
     /// A node serves as a leader, and has heard of no others than these for longer than it may bear (S6).
-    pub(crate) fn reigns(&mut self, node: PeerId, heard: &BTreeSet<PeerId>) {
-        let quorum = self.quorums.has(|id| id == node || heard.contains(&id));
+    pub(crate) fn reigns(&mut self, node: PeerId, heard: &BTreeSet<PeerId>, history: &History) {
+        let there = |id| id == node || heard.contains(&id);
+        let quorum = self.members.has(|zxid| self.in_log(history, zxid), there);
         self.check(quorum, "S6 a leader has its quorum", || {
             format!("node {node} still leads, but has heard only {heard:?} of late")
         });
@@ -78,7 +92,7 @@ impl Ghost {
 
     /// A node says that everything up to `zxid` is committed (I1, I2, I5, I8, I11).
     pub(crate) fn knows_committed(&mut self, node: PeerId, zxid: Zxid, history: &History) {
-        let durable = if zxid > self.last() { self.on_quorum(zxid) } else { Ok(()) };
+        let durable = if zxid > self.last() { self.on_quorum(zxid, history) } else { Ok(()) };
         let log = |known| {
             let proposed = self.proposals.range(known..=zxid);
             proposed.filter(|e| e.zxid > known && history.contains(e.zxid)).cloned().collect()
@@ -101,14 +115,18 @@ impl Ghost {
         };
         let before = self.committed.last().map_or(i64::MIN, |c| c.time_ms);
         let now_ms = (self.now / 1_000) as i64;
-        let clocks = self.walls.iter().flatten().map(|(&id, ahead)| (id, ahead + now_ms));
-        let reached = self.ensemble.quorum_value(clocks).unwrap_or(i64::MAX);
+        let clocks = || self.walls.iter().flatten().map(|(&id, ahead)| (id, ahead + now_ms));
+        let reached = self.members.lists().filter_map(|list| list.quorum_value(clocks())).max();
+        let reached = reached.unwrap_or(i64::MAX);
         let in_time = entry.time_ms <= before || entry.time_ms <= reached.saturating_add(CLOCK_BOUND_MS);
         self.check(in_time, "I17 times", || {
             format!("{zxid} is stamped {}, but a quorum's clocks have only reached {reached}", entry.time_ms)
         });
         match &command {
-            None => self.state.apply_level(zxid, entry.time_ms, level.unwrap_or_default()),
+            None => match level {
+                Some(level) => self.state.apply_level(zxid, entry.time_ms, level),
+                None => self.state.apply_marker(zxid, entry.time_ms),
+            },
             Some(command) => self.apply(zxid, entry.time_ms, command),
         }
         self.watchers.happened(zxid, self.state.take_changes());

@@ -6,9 +6,10 @@ mod sessions;
 mod states;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use api::{Ensemble, Epoch, Levels, PeerId, SessionId, StreamId, Zxid};
-use invariants::{Ledger, Proposals, Quorums, Verdict};
+use api::{Ensemble, Epoch, History, Levels, PeerId, Roster, SessionId, StreamId, Zxid};
+use invariants::{Ledger, Members, Proposals, Verdict};
 use store_core::State;
 use store_core::server::Committed;
 
@@ -21,7 +22,8 @@ use crate::watchers::Watchers;
 #[derive(Debug)]
 pub(crate) struct Ghost {
     ensemble: Ensemble,
-    quorums: Quorums,
+    /// All members that any log ever said.
+    members: Members,
     pub(crate) disks: Vec<Shadow>,
     /// The feature levels that each node knows.
     pub(crate) builds: Vec<Levels>,
@@ -78,7 +80,7 @@ impl Ghost {
             walls: Some(BTreeMap::new()),
             now: 0,
             clocks: (drift_ppm, 2_000 * plan.timing.sync_limit),
-            quorums: Quorums::of(&ensemble),
+            members: Members::of(&ensemble),
             ensemble,
             disks: vec![Shadow::default(); nodes],
             builds: vec![Levels::BUILD; nodes],
@@ -116,14 +118,24 @@ impl Ghost {
         }
     }
 
-    /// All servers.
+    /// The members at the first start.
     pub(crate) fn ensemble(&self) -> &Ensemble {
         &self.ensemble
     }
 
-    /// Whether these are a quorum.
-    pub(crate) fn is_quorum(&self, nodes: &BTreeSet<PeerId>) -> bool {
-        self.quorums.has(|id| nodes.contains(&id))
+    /// Every list of members that ever was in a log.
+    pub(crate) fn lists(&self) -> impl Iterator<Item = &Ensemble> {
+        self.members.lists()
+    }
+
+    /// The last committed members; `None`: those of the first start.
+    pub(crate) fn roster(&self) -> Option<&Arc<Roster>> {
+        self.members.last(|zxid| self.ledger.has(zxid))
+    }
+
+    /// Whether a log has this entry, or stands on a snapshot that has it.
+    fn in_log(&self, history: &History, zxid: Zxid) -> bool {
+        history.contains(zxid) || zxid <= history.base() && self.ledger.has(zxid)
     }
 
     /// The last entry of C.

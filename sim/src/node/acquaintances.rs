@@ -89,7 +89,7 @@ impl Node {
         Some(Rc::new(Greeting {
             name: "sim".to_owned(),
             id: self.id,
-            members: process.members.clone(),
+            roster: process.quorum.shell.core().roster().clone(),
             standing: process.quorum.shell.said().standing,
             build: self.build(),
             sync_limit: Duration::from_millis(cx.plan.timing.sync_limit),
@@ -105,14 +105,19 @@ impl Node {
             cx.note(self.name(), || format!("refuses node {}: {why}", peer + 1));
             return false;
         }
-        let (ours, theirs) = ((own.standing, &own.members), (theirs.standing, &theirs.members));
+        let (ours, theirs) = ((own.standing, &own.roster), (theirs.standing, &theirs.roster));
         if ours.0.bound && theirs.0.bound && ours.0.ensemble != theirs.0.ensemble {
             let text = format!("node {} takes in the word of node {} of another ensemble", self.id, peer + 1);
             cx.ghost.fail("I20 strangers", text);
         }
-        if ours.1 != theirs.1 {
+        if ours.1.since() == theirs.1.since() && ours.1 != theirs.1 {
             let text = format!("node {} takes in the word of node {} with other members", self.id, peer + 1);
             cx.ghost.fail("I21 one list of members", text);
+        }
+        let id = PeerId(peer as u32 + 1);
+        if ours.1.membership(id).is_none() && theirs.1.since() <= ours.1.since() {
+            let text = format!("node {} takes in the word of node {id}, which is no member", self.id);
+            cx.ghost.fail("I25 no former member", text);
         }
         true
     }

@@ -1,9 +1,10 @@
 //! Elections: the production shell, and one link to each peer.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Ensemble, Greeting, PeerId, Standing, Time};
+use api::{Ensemble, Greeting, PeerId, Roster, Standing, Time};
 use election_core::{Config, Input, Notification, dials};
 use election_shell::{Effect, HEARTBEAT, LinkEvent, Redial, SILENCE, Shell};
 
@@ -178,8 +179,8 @@ impl Node {
     }
 
     /// The quorum tells what this node is from now on.
-    pub(super) fn introduce(&mut self, cx: &mut Context, standing: Standing) {
-        self.election_turn(cx, |shell, now| shell.introduce(now, standing));
+    pub(super) fn introduce(&mut self, cx: &mut Context, standing: Standing, roster: Arc<Roster>) {
+        self.election_turn(cx, |shell, now| shell.introduce(now, standing, roster));
     }
 
     fn election_event(&mut self, cx: &mut Context, event: LinkEvent<Slot>) {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::chance::mix;
-use api::{Build, Ensemble, EnsembleId, Epoch, Levels, Now, PeerId, Ticket, Time, Zxid};
+use api::{Build, Ensemble, EnsembleId, Epoch, Levels, Member, Membership, Now, PeerId, Ticket, Time, Zxid};
 use quorum_core::{Durable, Zab};
 use quorum_log::{Crash, Disk, MemDisk, SnapshotError, Snapshots, Storage, StorageError, StorageOptions};
 use quorum_shell::{Failure, LogView, LogWorker, Met, Shell, snap_before};
@@ -129,8 +129,6 @@ pub(crate) struct Process {
     pub(crate) quorum: QuorumShell,
     pub(crate) log: LogWorker,
     acquaintances: Acquaintances,
-    /// The members in its configuration.
-    members: Ensemble,
     pub(crate) snapshots: Snapshots,
     pub(crate) store: StoreShell,
     /// When to stop in good order, if it is to.
@@ -209,6 +207,17 @@ impl Node {
         cx.schedule(at, Event::Node { node: self.index, life: self.life, what });
     }
 
+    /// The members in its settings. One that joins later knows the others, and does not count itself.
+    pub(crate) fn first_members(&self, cx: &Context) -> Ensemble {
+        let all = cx.ghost.ensemble();
+        if !cx.plan.members[self.index].joins {
+            return all.clone();
+        }
+        let others = all.members().map(|(id, membership)| Member { id, membership });
+        let me = Member { id: self.id, membership: Membership::Observer };
+        Ensemble::new(others.chain([me])).unwrap_or_else(|_| all.clone())
+    }
+
     fn open_storage(&self, plan: &Plan, members: &Ensemble) -> Result<Storage, StorageError> {
         let options = StorageOptions {
             ensemble: "sim".into(),
@@ -232,14 +241,15 @@ impl Node {
     /// Starts the process.
     pub(crate) fn start(&mut self, cx: &mut Context) -> Result<(), StorageError> {
         let sizes = cx.plan.sizes;
-        let ensemble = self.believes.clone().unwrap_or_else(|| cx.ghost.ensemble().clone());
+        let settings = self.believes.clone().unwrap_or_else(|| self.first_members(cx));
         if let Some(step) = self.crash_in_recovery.take() {
             self.disk.power_off_after(step);
         }
         if let Some(fault) = self.error_in_recovery.take() {
             self.disk.fail(fault);
         }
-        let storage = self.open_storage(&cx.plan, &ensemble)?;
+        let storage = self.open_storage(&cx.plan, &settings)?;
+        let ensemble = storage.data_dir.members().clone();
         let Storage { data_dir, log, epochs, incarnations, snapshots, salvaged, promises, .. } = storage;
         if let Some(salvaged) = salvaged {
             cx.stats.count("damaged logs salvaged");
@@ -260,6 +270,7 @@ impl Node {
             current_epoch: promises.current,
             history,
             levels: log.levels(),
+            rosters: log.rosters(),
             snapshot,
             snap_before: snapshot
                 .map_or(Zxid::ZERO, |zxid| snap_before(&log.reader(), &snapshots, zxid, sizes.snap_slack)),
@@ -304,15 +315,14 @@ impl Node {
         let acquaintances = Acquaintances::new(met.clone(), peers, promises.current > Epoch(0));
         let finalize_wait = Duration::from_millis(timing.finalize_wait);
         let base = durable.history.base();
-        let shell = Shell::new(Zab::new(core, durable), view, self.id, ensemble.clone(), base);
+        let shell = Shell::new(Zab::new(core, durable), view, self.id, base);
         self.up = Some(Box::new(Process {
             started: cx.now,
             ahead: 0,
-            election: ElectionShell::new(self.id, ensemble.clone(), finalize_wait),
+            election: ElectionShell::new(self.id, ensemble, finalize_wait),
             quorum: QuorumShell::new(shell),
             log: LogWorker::new(log, epochs, snapshots.clone(), met),
             acquaintances,
-            members: ensemble,
             snapshots,
             store: StoreShell::new(Server::new(Time(0), config, state), applied),
             leaving: None,

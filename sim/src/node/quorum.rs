@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::peer::{Damage, Incarnation, ToLeader, ToLearner};
 use api::ports::{FeedItem, Role, Sign};
-use api::{PeerId, Time, Zxid};
+use api::{PeerId, ReconfigRefusal, Time, Zxid};
 use quorum_core::{Conn, Input, Output, Zab};
 use quorum_shell::{Effect, Incoming, LogView, Part, Shell};
 
@@ -38,6 +38,8 @@ pub(crate) struct QuorumShell {
     peers: ByLink<PeerId>,
     heard: BTreeMap<PeerId, Time>,
     reigns_since: Option<Time>,
+    /// Since which entry the members are these.
+    members: Zxid,
     look_at: Time,
     /// There is a store that is told everything.
     pub(super) attached: bool,
@@ -60,6 +62,7 @@ impl QuorumShell {
             peers: ByLink::new(),
             heard: BTreeMap::new(),
             reigns_since: None,
+            members: Zxid::ZERO,
             look_at: Time(0),
             attached: false,
             signs: VecDeque::new(),
@@ -180,6 +183,10 @@ impl Node {
             shell.reigns_since = None;
             return;
         }
+        let members = shell.shell.core().roster().since();
+        if std::mem::replace(&mut shell.members, members) != members {
+            shell.reigns_since = None;
+        }
         let since = *shell.reigns_since.get_or_insert(now);
         if now < shell.look_at {
             return;
@@ -190,7 +197,7 @@ impl Node {
             let limit = Duration::from_millis(timing.sync_limit) + 2 * ping;
             let heard =
                 shell.heard.iter().filter(|(_, t)| now.since(**t) <= limit).map(|(&p, _)| p).collect();
-            cx.ghost.reigns(self.id, &heard);
+            cx.ghost.reigns(self.id, &heard, shell.shell.core().history());
         }
     }
 
@@ -207,7 +214,9 @@ impl Node {
             match effect {
                 // It is said whenever this node says anything.
                 Effect::Say(_) => {}
-                Effect::Introduce(standing) => self.introduce(cx, standing),
+                Effect::Introduce(standing, roster) => self.introduce(cx, standing, roster),
+                // It is said whenever this node says anything.
+                Effect::Members(_) => {}
                 Effect::Elect(candidate) => self.elect(cx, election_core::Input::Elect(candidate)),
                 Effect::Settled { leader, .. } if leader == self.id && !cx.ghost.may_flip(leader) => {
                     // Also if the state is right again: the digest that it noted may be of before.
@@ -247,7 +256,7 @@ impl Node {
                     }
                 }
                 Effect::Sign(sign) => quorum.signs.push_back(sign),
-                Effect::LevelSet { .. } | Effect::Left => {}
+                Effect::LevelSet { .. } | Effect::Reconfigured { .. } | Effect::Left => {}
                 Effect::MeetAgain => self.meet_all(cx),
                 // Operators alone see which servers can be reached.
                 Effect::LostQuorum => {}
@@ -360,7 +369,7 @@ impl Node {
     fn receive_snapshot(&mut self, link: LinkId, packet: Packet) -> Result<Option<Input>, Stop> {
         let conn = Conn(link);
         let part = match packet {
-            Packet::SnapStart(zxid, level) => Part::Start(zxid, level),
+            Packet::SnapStart(zxid, level, roster) => Part::Start(zxid, level, roster),
             Packet::SnapChunk(chunk) => Part::Chunk(chunk),
             _ => Part::End,
         };
@@ -462,6 +471,23 @@ impl Observer<'_> {
                 cx.ghost.refused(id, *ticket);
             }
             Output::Tell(FeedItem::Lost { ticket }) => cx.ghost.lost(id, *ticket),
+            Output::Reconfigured { result, .. } => {
+                cx.note(name, || format!("is told of the members: {result:?}"));
+                cx.stats.count(match result {
+                    Ok(_) => "members changed",
+                    Err(ReconfigRefusal::Unavailable(_)) => "changes of the members without a leader",
+                    Err(ReconfigRefusal::InProgress { .. }) => {
+                        "changes of the members refused: one is under way"
+                    }
+                    Err(ReconfigRefusal::NotSynced { .. }) => {
+                        "changes of the members refused: not synchronised"
+                    }
+                    Err(ReconfigRefusal::WouldLoseQuorum { .. }) => {
+                        "changes of the members refused: no quorum left"
+                    }
+                    Err(_) => "changes of the members refused otherwise",
+                });
+            }
             Output::LevelSet { result, .. } => {
                 cx.note(name, || format!("is told of the feature level: {result:?}"));
                 cx.stats.count(match result {

@@ -89,9 +89,9 @@ impl Node {
                 cx.note(self.name(), || format!("to learner {link}: {}", crate::text::to_learner(&message)));
                 Packet::ToLearner(message)
             }
-            Frame::SnapStart(zxid, level) => {
+            Frame::SnapStart(zxid, level, roster) => {
                 cx.note(self.name(), || format!("to learner {link}: SNAP {zxid}"));
-                Packet::SnapStart(zxid, level)
+                Packet::SnapStart(zxid, level, roster)
             }
             Frame::SnapChunk(chunk) => Packet::SnapChunk(chunk),
             Frame::SnapEnd => Packet::SnapEnd,

@@ -487,7 +487,8 @@ impl Node {
             return Ok(());
         }
         let level = view.reader.level_at(zxid).unwrap_or_default();
-        let mut writer = match process.snapshots.begin(zxid, level) {
+        let roster = view.reader.roster_at(zxid);
+        let mut writer = match process.snapshots.begin_with(zxid, level, roster) {
             Ok(writer) => writer,
             Err(error) if unsaved(&error) != Unsaved::Stop => return Ok(()),
             Err(error) => return Err(error.into()),

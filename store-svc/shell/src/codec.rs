@@ -156,6 +156,8 @@ pub fn decode(entry: Entry) -> Result<Committed, Fault> {
     let Entry { zxid, time_ms, origin, body, .. } = entry;
     let (level, command) = match body {
         Body::Marker(level) | Body::Level(level) => (Some(level), None),
+        // The quorum's own.
+        Body::Members(_) => (None, None),
         Body::Store(payload) => {
             let command = decode_command(payload).map_err(|e| {
                 Fault(format!(

@@ -75,6 +75,7 @@ fn read(dir: &Path) -> Result<Kept, String> {
 fn decode(entry: Entry) -> Result<Committed, String> {
     let Entry { zxid, time_ms, origin, body, .. } = entry;
     let (level, command) = match body {
+        Body::Members(_) => (None, None),
         Body::Marker(level) | Body::Level(level) => (Some(level), None),
         Body::Store(payload) => {
             let command = proto::store::decode_command(payload);
@@ -116,7 +117,12 @@ mod tests {
         let dirs = [dir.path().to_owned()];
         assert_eq!(union(&dirs).unwrap().map(|entries| entries.len()), Some(1));
         let mut log = Log::open(Arc::new(FsDisk), dir.path(), options.clone()).unwrap();
-        log.reset(quorum_log::Base { zxid: Zxid((1 << 32) + 7), level: Some(api::Level::FIRST) }).unwrap();
+        log.reset(quorum_log::Base {
+            zxid: Zxid((1 << 32) + 7),
+            level: Some(api::Level::FIRST),
+            roster: None,
+        })
+        .unwrap();
         log.append(&marker).unwrap();
         log.sync().unwrap();
         drop(log);

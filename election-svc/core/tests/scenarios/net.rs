@@ -16,7 +16,7 @@ pub(crate) fn vote(leader: u32, epoch: u32, zxid: u64) -> Vote {
 }
 
 pub(crate) fn looking(vote: Vote, round: u64) -> Notification {
-    Notification { state: Role::Looking, vote: Some(vote), round: Round(round) }
+    Notification { state: Role::Looking, vote: Some(vote), round: Round(round), members: Zxid::ZERO }
 }
 
 pub(crate) fn voter(id: u32, weight: u32) -> Member {
@@ -91,7 +91,9 @@ impl Net {
     }
 
     pub(crate) fn elect(&mut self, id: u32, candidate: Candidate) {
-        self.input(id, Input::Elect(Some(candidate)));
+        // Its quorum service knows whether it has a vote.
+        let votes = self.ensemble.membership(PeerId(id)).is_none() || self.ensemble.weight(PeerId(id)) > 0;
+        self.input(id, Input::Elect(votes.then_some(candidate)));
     }
 
     pub(crate) fn settled(&mut self, id: u32, leader: u32, epoch: u32) {

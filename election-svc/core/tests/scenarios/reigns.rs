@@ -1,7 +1,7 @@
 //! Leaders that are present, joined, or gone.
 
 use api::ports::Role;
-use api::{Epoch, PeerId};
+use api::{Epoch, PeerId, Zxid};
 use election_core::{Input, Notification, Round};
 
 use crate::net::*;
@@ -45,7 +45,12 @@ fn a_candidate_counts_those_that_follow_it_already() {
     net.start(1, at(0, 0));
     net.start(2, at(0, 0));
     net.discard_wires();
-    let following = |vote| Notification { state: Role::Following, vote: Some(vote), round: Round(1) };
+    let following = |vote| Notification {
+        state: Role::Following,
+        vote: Some(vote),
+        round: Round(1),
+        members: Zxid::ZERO,
+    };
     net.say(1, 2, following(vote(2, 7, 7)));
     net.deliver(1, 2);
     net.tick(2, 1_000);
@@ -61,8 +66,10 @@ fn a_server_joins_a_reign_only_when_a_quorum_agrees_on_its_epoch_or_round() {
     let mut net = Net::of_voters(5);
     (1..=4).for_each(|id| net.start_idle(id));
     net.start(5, at(0, 0));
-    let says =
-        |state, epoch, round| Notification { state, vote: Some(vote(4, epoch, 0)), round: Round(round) };
+    let says = |state, epoch, round| {
+        let (vote, round, members) = (Some(vote(4, epoch, 0)), Round(round), Zxid::ZERO);
+        Notification { state, vote, round, members }
+    };
     net.say(4, 5, says(Role::Leading, 2, 3));
     net.say(1, 5, says(Role::Following, 2, 9));
     net.say(2, 5, says(Role::Following, 1, 2));
@@ -151,7 +158,6 @@ fn without_a_link_nothing_is_heard() {
     net.start(1, at(0, 0));
     net.input(1, Input::Received { from: PeerId(2), notification: looking(vote(2, 0, 0), 1) });
     net.input(1, Input::Connected(PeerId(1)));
-    net.input(1, Input::Connected(PeerId(99)));
     assert_eq!(net.states(), [(1, Role::Looking, Some(1))]);
     assert!(net.wires.is_empty());
 }

@@ -48,7 +48,8 @@ fn the_newest_link_counts_in_whichever_order_links_come_up() {
 fn a_server_of_another_ensemble_loses_its_link_and_gets_no_other() {
     let mut shell = shell();
     up(&mut shell, 1, 'a', of_ensemble(7));
-    shell.introduce(Time(0), of_ensemble(8));
+    let roster = Roster::initial(Ensemble::of_voters([1, 2]).unwrap());
+    shell.introduce(Time(0), of_ensemble(8), Arc::new(roster));
     assert!(matches!(effects(&mut shell)[..], [Effect::Links, Effect::Close(PEER, 'a')]));
     assert!(matches!(up(&mut shell, 2, 'b', of_ensemble(7))[..], [Effect::Close(PEER, 'b')]));
     assert_eq!(linked(&shell), []);
@@ -64,7 +65,8 @@ fn a_notification_of_a_replaced_link_does_not_count() {
     let candidate = Candidate { epoch: Epoch(1), zxid: Zxid::marker(Epoch(1)) };
     shell.handle(Time(0), Input::Elect(Some(Candidate { epoch: Epoch(0), zxid: Zxid::ZERO })));
     let vote = Some(Vote { candidate, leader: PEER });
-    let notification = Notification { vote, round: Round(1), state: api::ports::Role::Looking };
+    let notification =
+        Notification { vote, round: Round(1), state: api::ports::Role::Looking, members: Zxid::ZERO };
     let own = shell.notification();
     let mut hear = |number| {
         shell.on_link(
@@ -88,7 +90,8 @@ fn an_outcome_goes_to_a_caller_that_waits_and_once() {
     };
     let candidate = Candidate { epoch: Epoch(0), zxid: Zxid::ZERO };
     let vote = Some(Vote { candidate, leader: PEER });
-    let notification = Notification { vote, round: Round(1), state: api::ports::Role::Looking };
+    let notification =
+        Notification { vote, round: Round(1), state: api::ports::Role::Looking, members: Zxid::ZERO };
     let hear = |shell: &mut Shell<char>| {
         let standing = Standing::default();
         shell.on_link(Time(0), LinkEvent::Heard { peer: PEER, number: 1, notification, standing });

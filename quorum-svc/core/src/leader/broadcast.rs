@@ -95,13 +95,15 @@ impl Zab {
         let Phase::Established { .. } = leading.phase else { return };
         let acks = leading.learners.values().filter(|l| l.stage == Stage::Synced).map(|l| (l.peer, l.acked));
         let mine = if is_on(Mutant::LeaderCountsUnsynced) { self.history.last() } else { self.durable };
-        let reached = self.config.ensemble.quorum_value(acks.chain([(self.config.me, mine)]));
+        let roster = Zab::last_roster(&self.rosters, &self.initial, self.committed);
+        let reached = roster.quorum_value(acks.chain([(self.config.me, mine)]));
         if let Some(zxid) = reached.filter(|&z| z > self.committed) {
             assert!(zxid <= self.history.last(), "committed what is not in the log");
             let before = std::mem::replace(&mut self.committed, zxid);
             leading.commit_moved(before, zxid, self.now.mono, self.config.commit_delay);
         }
         self.tell_raised();
+        self.continue_change();
         let Role::Leading(leading) = &mut self.role else { return };
         // An entry that others have committed still takes memory while this disk writes it.
         leading.settle_outstanding(self.committed.min(self.durable));
@@ -114,7 +116,7 @@ impl Zab {
         let Role::Leading(leading) = &self.role else { return Room::Ample };
         let quorum_with = |least: Room| {
             let able = |l: &Learner| l.stage == Stage::Synced && l.disk <= least;
-            self.config.ensemble.is_quorum(&leading.peers(me, able))
+            self.roster().is_quorum(&leading.peers(me, able))
         };
         // Absent servers do not count: without a quorum the leader orders nothing.
         let of_quorum = match quorum_with(Room::Short) {

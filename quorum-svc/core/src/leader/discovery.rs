@@ -63,7 +63,7 @@ impl Zab {
             Phase::Discovery => self.propose_epoch(),
             Phase::Promising { epoch, .. }
                 if accepted == epoch
-                    && self.config.ensemble.weight(peer) > 0
+                    && Zab::last_roster(&self.rosters, &self.initial, self.committed).can_lead(peer)
                     && !leading.promised.contains(&peer) =>
             {
                 // The learner promised this epoch, but its answer was lost or went to another leader.
@@ -93,7 +93,7 @@ impl Zab {
         let accepted = self.accepted;
         let Role::Leading(leading) = &mut self.role else { return };
         let known = leading.peers(self.config.me, |l| matches!(l.stage, Stage::Known { .. }));
-        if !self.config.ensemble.is_quorum(&known) {
+        if !Zab::last_roster(&self.rosters, &self.initial, self.committed).is_quorum(&known) {
             return;
         }
         let greatest = leading
@@ -214,7 +214,7 @@ impl Zab {
         if promising {
             // A server with a longer log must lead: its entries may be committed (waitForEpochAck,
             // "Follower is ahead"). A server that can never lead does not matter here.
-            if self.config.ensemble.weight(peer) > 0
+            if self.roster().can_lead(peer)
                 && !damage.is_some()
                 && candidate > mine
                 && !is_on(Mutant::FollowerAheadIgnored)
@@ -231,16 +231,16 @@ impl Zab {
     /// server is the deviating one.
     fn is_odd(&self) -> bool {
         let Role::Leading(leading) = &self.role else { return false };
-        let ensemble = &self.config.ensemble;
-        let others = ensemble.voters().filter(|v| !leading.contradicting.contains(v)).collect();
-        !leading.contradicting.is_empty() && !ensemble.is_quorum(&others)
+        let roster = self.roster();
+        let others = roster.voters().filter(|v| !leading.contradicting.contains(v)).collect();
+        !leading.contradicting.is_empty() && !roster.is_quorum(&others)
     }
 
     /// Whether the promises prove that this server's log has everything committed: they come from a
     /// quorum of servers that still have all acknowledged entries.
     fn is_proven(&self, leading: &Leading) -> bool {
         let proven = leading.promised.iter().copied().chain([self.config.me]).collect();
-        self.config.ensemble.is_quorum(&proven)
+        self.roster().is_quorum(&proven)
     }
 
     /// Whether no committed entry can exist. A server that never synchronised has an empty log, or lost
@@ -249,16 +249,15 @@ impl Zab {
     /// - every voter has promised, so that no server with more is left. Only in this case servers with
     ///   known loss count too.
     fn needs_no_proof(&self, leading: &Leading) -> bool {
-        let ensemble = &self.config.ensemble;
+        let roster = self.roster();
         let all: BTreeSet<PeerId> =
             leading.promised.union(&leading.fresh).copied().chain([self.config.me]).collect();
         let with_emptied = || -> BTreeSet<PeerId> { all.union(&leading.emptied).copied().collect() };
         let blank = self.history.is_blank();
-        let first_start = self.current == Epoch(0) && ensemble.is_quorum(&all);
+        let first_start = self.current == Epoch(0) && roster.is_quorum(&all);
         let everybody = || {
             let there = with_emptied();
-            let weightless = |v| ensemble.weight(v) == 0;
-            ensemble.is_quorum(&there) && ensemble.voters().all(|v| weightless(v) || there.contains(&v))
+            roster.is_quorum(&there) && roster.voters().all(|v| !roster.can_lead(v) || there.contains(&v))
         };
         blank && (first_start || everybody())
     }

@@ -67,7 +67,7 @@ impl Zab {
             Some(levels) => Some(format!("member {peer} knows level {levels}")),
             None => Some(format!("member {peer} is not here, and may run anything")),
         };
-        let unable: Vec<String> = self.config.ensemble.members().filter_map(unable).collect();
+        let unable: Vec<String> = self.roster().members().filter_map(unable).collect();
         if unable.is_empty() || is_on(Mutant::RaisedUnasked) {
             return Ok(());
         }

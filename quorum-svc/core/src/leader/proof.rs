@@ -51,7 +51,8 @@ impl Zab {
             let Role::Leading(leading) = &mut self.role else { return };
             let Some(proof) = leading.proofs.front() else { return };
             let answered = leading.peers(me, |l| l.stage == Stage::Synced && l.round >= proof.round);
-            if leading.round < proof.round || !self.config.ensemble.is_quorum(&answered) {
+            let roster = Zab::last_roster(&self.rosters, &self.initial, self.committed);
+            if leading.round < proof.round || !roster.is_quorum(&answered) {
                 return;
             }
             let Some(Proof { of, .. }) = leading.proofs.pop_front() else { return };

@@ -33,12 +33,13 @@ impl Zab {
         if !learner.voter && (!established || self.committed < *log_end) {
             return;
         }
+        let roster_at = |zxid| self.rosters.at(zxid).unwrap_or(&self.initial).clone();
         let common = self.history.common_with(history).filter(|&c| c <= target);
         let snapshot = self.snapshot.filter(|&s| self.history.contains(s) && s <= target);
         let (sent, how) = match (common, snapshot) {
             // By cost: the entries are much larger than the state that they produce.
             (Some(common), Some(zxid)) if common < self.snap_before && common < zxid => {
-                (zxid, Output::SendSnapshot { conn, zxid })
+                (zxid, Output::SendSnapshot { conn, zxid, roster: roster_at(zxid) })
             }
             (Some(after), _) if after == history.last() => {
                 (after, Output::ToLearner { conn, message: ToLearner::Diff { after } })
@@ -48,7 +49,7 @@ impl Zab {
                 (after, Output::ToLearner { conn, message: ToLearner::Diff { after } })
             }
             (Some(to), _) => (to, Output::ToLearner { conn, message: ToLearner::Trunc { to } }),
-            (None, Some(zxid)) => (zxid, Output::SendSnapshot { conn, zxid }),
+            (None, Some(zxid)) => (zxid, Output::SendSnapshot { conn, zxid, roster: roster_at(zxid) }),
             (None, None) => {
                 self.out.push_back(Output::Tell(FeedItem::SnapshotWanted));
                 self.drop_learner(conn, "the learner's snapshot is not part of the leader's log");
@@ -102,8 +103,7 @@ impl Zab {
         let follows =
             |l: &Learner| matches!(l.stage, Stage::Syncing { .. } | Stage::Synced) && l.round >= since;
         let ours = leading.peers(self.config.me, follows);
-        let others = self.config.ensemble.voters().filter(|v| !ours.contains(v)).collect();
-        if self.config.ensemble.is_quorum(&others) {
+        if !Zab::last_roster(&self.rosters, &self.initial, self.committed).leaves_no_quorum(&ours) {
             return;
         }
         leading.learners.values_mut().for_each(|l| l.doubted_until = None);
@@ -116,7 +116,8 @@ impl Zab {
         let Role::Leading(leading) = &mut self.role else { return };
         let Phase::Synchronising { epoch, durable: true } = leading.phase else { return };
         let synced = leading.peers(me, |l| l.stage == Stage::Synced);
-        let quorum = self.config.ensemble.is_quorum(&synced) || is_on(Mutant::UpToDateBeforeQuorum);
+        let roster = Zab::last_roster(&self.rosters, &self.initial, self.committed);
+        let quorum = roster.is_quorum(&synced) || is_on(Mutant::UpToDateBeforeQuorum);
         if self.durable < Zxid::marker(epoch) || !quorum {
             return;
         }
@@ -132,6 +133,7 @@ impl Zab {
                 self.out.push_back(Output::ToLearner { conn, message });
             }
         }
+        self.continue_change();
         self.resume_requests();
     }
 }

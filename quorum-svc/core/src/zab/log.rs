@@ -2,7 +2,7 @@
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Entry, Epoch,
+    Entry, Epoch, Zxid,
     ports::{Candidate, FeedItem, QuorumStatus},
 };
 
@@ -22,7 +22,12 @@ impl Zab {
         if let Some(level) = entry.body.level() {
             self.levels.append(entry.zxid, level);
         }
+        let roster = entry.body.roster().cloned();
         self.append.push(entry);
+        if let Some(roster) = roster {
+            self.rosters.append(roster);
+            self.members_changed();
+        }
     }
 
     /// The time for an entry, from the clocks of a quorum. The log's time does not go back, with one
@@ -95,7 +100,18 @@ impl Zab {
 
     /// Whether this server stands for election.
     pub(super) fn stands(&self) -> bool {
-        !self.damage().is_some() && self.leaving == Leaving::No
+        !self.damage().is_some() && self.leaving == Leaving::No && self.may_lead()
+    }
+
+    /// Whether this server has a vote that counts, or had one before the last change of the members. Until the end of that
+    /// change is committed, the others may need its log: it can have more than any server that votes.
+    fn may_lead(&self) -> bool {
+        let (me, last) = (self.config.me, self.roster());
+        let before = || {
+            let zxid = Zxid(last.since().0.saturating_sub(1));
+            self.rosters.at(zxid).unwrap_or(&self.initial).can_lead(me)
+        };
+        last.can_lead(me) || last.since() > self.committed && before()
     }
 
     /// Ends a turn: the results of several inputs leave in as few outputs as possible.
@@ -128,10 +144,18 @@ impl Zab {
     /// a moment.
     pub(super) fn leave(&mut self) {
         match (self.leaving, &self.role) {
+            (Leaving::No, Role::Leading(leading)) if leading.retired() => {
+                let end = self.history.last();
+                let successor = leading.successor(self.roster());
+                if successor.is_none_or(|acked| acked >= end) && self.committed >= end {
+                    self.look("this server has no vote in the new configuration");
+                }
+                return;
+            }
             (Leaving::No | Leaving::Done, _) => return,
             (Leaving::Asked, Role::Leading(leading)) if leading.established() => {
                 let end = self.history.last();
-                match leading.successor(&self.config.ensemble) {
+                match leading.successor(self.roster()) {
                     Some(acked) if acked < end || self.committed < end => return,
                     Some(_) => {
                         self.leaving = Leaving::HandedOver;
@@ -149,6 +173,7 @@ impl Zab {
 
     /// Whether a leader accepts new entries. Before it hands over, its log has to come to rest.
     pub(crate) fn orders(&self) -> bool {
-        self.leaving != Leaving::Asked
+        let retired = matches!(&self.role, Role::Leading(leading) if leading.retired());
+        self.leaving != Leaving::Asked && !retired
     }
 }

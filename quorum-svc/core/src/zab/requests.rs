@@ -2,19 +2,19 @@
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Body, Entry, Level, LevelRefusal, Origin, Ticket, Time, Trace, Zxid,
+    Body, Entry, Level, LevelRefusal, Origin, Reconfig, ReconfigRefusal, Roster, Ticket, Time, Trace, Zxid,
     ports::{FeedItem, PAYLOAD_MAX, Refusal, Request, Sign},
 };
 use bytes::Bytes;
 
-use super::{LEVEL_ASKS, Role, Zab, limit_micros};
+use super::{OPERATOR_ASKS, Role, Zab, limit_micros};
 use crate::{Output, Submission};
 
 impl Zab {
     pub(super) fn on_set_level(&mut self, ticket: Ticket, expected: Level, level: Level) {
         let refusal = match self.serving() {
             false => Some(leaderless()),
-            true => (self.level_asks.len() >= LEVEL_ASKS).then(|| {
+            true => (self.level_asks.len() >= OPERATOR_ASKS).then(|| {
                 LevelRefusal::Unavailable("too many ask for a feature level at once; ask again".into())
             }),
         };
@@ -34,6 +34,41 @@ impl Zab {
         if let Some(i) = self.level_asks.iter().position(|&asked| asked == ticket) {
             self.level_asks.swap_remove(i);
             self.out.push_back(Output::LevelSet { ticket, result });
+        }
+    }
+
+    pub(super) fn on_reconfigure(&mut self, ticket: Ticket, reconfig: Reconfig) {
+        let refusal = match self.serving() {
+            false => Some(unasked()),
+            true => (self.reconfig_asks.len() >= OPERATOR_ASKS).then(|| {
+                ReconfigRefusal::Unavailable("too many ask for other members at once; ask again".into())
+            }),
+        };
+        if let Some(refusal) = refusal {
+            self.out.push_back(Output::Reconfigured { ticket, result: Err(refusal) });
+            return;
+        }
+        self.reconfig_asks.push(ticket);
+        match &self.role {
+            Role::Leading(_) => self.leader_reconfigure(None, ticket, reconfig),
+            _ => self.learner_reconfigure(ticket, reconfig),
+        }
+    }
+
+    /// Answers a request for other members on this server, once.
+    pub(crate) fn reconfigured(&mut self, ticket: Ticket, result: Result<Zxid, ReconfigRefusal>) {
+        if let Some(i) = self.reconfig_asks.iter().position(|&asked| asked == ticket) {
+            self.reconfig_asks.swap_remove(i);
+            self.out.push_back(Output::Reconfigured { ticket, result });
+        }
+    }
+
+    /// Whether an entry of the leader may say these members. The first ones in a log may follow any: a server that joins has
+    /// another list in its settings than those that were there at the first start.
+    pub(crate) fn fits_roster(&self, at: Zxid, roster: &Roster) -> bool {
+        match self.rosters.last() {
+            Some(before) => roster.follows(before, at),
+            None => roster.since() == at && roster.newest().version == at,
         }
     }
 
@@ -191,6 +226,11 @@ impl Zab {
         }
         place
     }
+}
+
+pub(super) fn unasked() -> ReconfigRefusal {
+    let why = "there is no leader, or it was lost meanwhile: look at the members, and ask again if they have not changed";
+    ReconfigRefusal::Unavailable(why.into())
 }
 
 pub(super) fn leaderless() -> LevelRefusal {

@@ -1,9 +1,10 @@
 //! A model of disk and log thread: operations wait in a queue, and a crash loses the unfinished ones.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use api::peer::Damage;
-use api::{EnsembleId, Entry, Epoch, History, Level, LevelHistory, Stamp, Zxid};
+use api::{EnsembleId, Entry, Epoch, History, Level, LevelHistory, Roster, RosterHistory, Stamp, Zxid};
 use quorum_core::{Durable, Input};
 
 /// The state that survives a crash.
@@ -14,6 +15,8 @@ pub(crate) struct Stored {
     pub(crate) base: Zxid,
     /// The feature level at `base`.
     pub(crate) level: Option<Level>,
+    /// The members at `base`.
+    pub(crate) roster: Option<Arc<Roster>>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) snapshots: Vec<Zxid>,
     /// Lost data that no synchronisation has restored.
@@ -50,6 +53,12 @@ impl Stored {
         levels
     }
 
+    pub(crate) fn rosters(&self) -> RosterHistory {
+        let mut rosters = RosterHistory::from_base(self.roster.clone());
+        self.entries.iter().filter_map(|e| e.body.roster()).for_each(|roster| rosters.append(roster.clone()));
+        rosters
+    }
+
     /// `trust_log`: an entry of an epoch proves that the log has the whole start of that epoch. So a
     /// shell may take the current epoch from the log.
     pub(crate) fn durable(&self, trust_log: bool) -> Durable {
@@ -59,6 +68,7 @@ impl Stored {
             current_epoch: self.current.max(from_log),
             history: self.history(),
             levels: self.levels(),
+            rosters: self.rosters(),
             snapshot: self.snapshots.iter().max().copied(),
             snap_before: Zxid::ZERO,
             last_stamp: self.entries.last().map(Entry::stamp).unwrap_or_default().max(self.last_stamp),
@@ -81,7 +91,7 @@ pub(crate) enum Op {
         last_stamp: Stamp,
     },
     Truncate(Zxid),
-    Install(Zxid, Level),
+    Install(Zxid, Level, Arc<Roster>),
     Purge(Zxid),
 }
 
@@ -136,12 +146,12 @@ impl Disk {
                 s.entries.retain(|e| e.zxid <= to);
                 Input::Truncated
             }
-            Op::Install(zxid, level) => {
+            Op::Install(zxid, level, roster) => {
                 assert!(
                     s.snapshots.contains(&zxid),
                     "2872: the log stands on a snapshot that is not durable"
                 );
-                (s.base, s.level) = (zxid, Some(level));
+                (s.base, s.level, s.roster) = (zxid, Some(level), Some(roster));
                 s.entries.clear();
                 Input::SnapshotInstalled
             }
@@ -151,6 +161,7 @@ impl Disk {
                 let base =
                     s.entries.iter().rev().map(|e| e.zxid).find(|z| *z <= upto && z.counter() % 2 == 1);
                 let base = base.unwrap_or(s.base);
+                s.roster = s.rosters().at(base).cloned();
                 (s.level, s.base) = (s.levels().at(base), base);
                 s.entries.retain(|e| e.zxid > base);
                 Input::Purged { base }

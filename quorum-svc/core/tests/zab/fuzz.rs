@@ -1,11 +1,14 @@
 //! Peers that send arbitrary messages: the core drops the connection or accepts the message, and never
 //! panics.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use api::peer::{Damage, Submission, ToLeader, ToLearner};
 use api::ports::{Refusal, Request, Room};
 use api::{
-    Body, EnsembleId, Entry, Epoch, EpochSpan, History, Level, LevelRefusal, Levels, Now, Origin, PeerId,
-    Stamp, Ticket, Time, Zxid,
+    Body, Configuration, Ensemble, EnsembleId, Entry, Epoch, EpochSpan, History, Level, LevelRefusal, Levels,
+    Now, Origin, PeerId, Reconfig, Roster, Stamp, Ticket, Time, Zxid,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -43,6 +46,7 @@ fn entry() -> impl Strategy<Value = Entry> {
         3 => payload().prop_map(Body::Store),
         1 => level().prop_map(Body::Marker),
         1 => level().prop_map(Body::Level),
+        1 => roster().prop_map(|roster| Body::Members(Arc::new(roster))),
     ];
     (zxid(), any::<i64>(), origin, body).prop_map(|(zxid, time_ms, origin, body)| Entry {
         zxid,
@@ -110,7 +114,25 @@ fn to_leader() -> impl Strategy<Value = ToLeader> {
             expected,
             level
         }),
+        (ticket(), zxid(), members(), any::<bool>()).prop_map(|(ticket, expected, ensemble, force)| {
+            let reconfig = Reconfig { expected, ensemble, contacts: BTreeMap::new(), force };
+            ToLeader::Reconfigure { ticket, reconfig }
+        }),
     ]
+}
+
+fn members() -> impl Strategy<Value = Ensemble> {
+    prop::collection::btree_set(1..5u32, 1..4).prop_map(|ids| Ensemble::of_voters(ids).unwrap())
+}
+
+fn roster() -> impl Strategy<Value = Roster> {
+    (zxid(), members(), prop::option::of(members())).prop_map(|(since, current, next)| {
+        let current = Configuration { version: since, ..Configuration::initial(current) };
+        match next {
+            Some(next) => Roster::joint(since, current, Configuration::initial(next)),
+            None => Roster::settled(since, current),
+        }
+    })
 }
 
 fn to_learner() -> impl Strategy<Value = ToLearner> {
@@ -119,7 +141,10 @@ fn to_learner() -> impl Strategy<Value = ToLearner> {
             .prop_map(|(epoch, ensemble, level)| { ToLearner::LeaderInfo { epoch, ensemble, level } }),
         zxid().prop_map(|after| ToLearner::Diff { after }),
         zxid().prop_map(|to| ToLearner::Trunc { to }),
-        (zxid(), level()).prop_map(|(zxid, level)| ToLearner::Snap { zxid, level }),
+        (zxid(), level(), roster()).prop_map(|(zxid, level, roster)| {
+            let roster = Arc::new(roster);
+            ToLearner::Snap { zxid, level, roster }
+        }),
         (zxid(), prop::collection::vec(entry(), 0..3), prop::option::weighted(0.2, zxid()))
             .prop_map(|(prev, entries, commit)| ToLearner::Propose { prev, entries, commit }),
         (epoch(), zxid()).prop_map(|(epoch, target)| ToLearner::NewLeader {
@@ -135,6 +160,7 @@ fn to_learner() -> impl Strategy<Value = ToLearner> {
         ticket().prop_map(|ticket| ToLearner::Refused { ticket, why: Refusal::Full }),
         room().prop_map(ToLearner::Room),
         (ticket(), level_set()).prop_map(|(ticket, result)| ToLearner::LevelSet { ticket, result }),
+        (ticket(), zxid()).prop_map(|(ticket, zxid)| ToLearner::Reconfigured { ticket, result: Ok(zxid) }),
     ]
 }
 

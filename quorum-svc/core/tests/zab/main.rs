@@ -12,6 +12,7 @@ mod fuzz;
 mod identity;
 mod leave;
 mod levels;
+mod members;
 mod random;
 mod requests;
 mod synchronisation;

@@ -9,8 +9,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use api::PeerId;
 use api::chance::Chance;
+use api::{PeerId, Roster};
 use invariants::Answer;
 use quorum_core::COMMIT_DELAY;
 
@@ -39,6 +39,7 @@ fn random_schedules_keep_every_invariant() {
     // A run without events proves nothing.
     if seeds.end - seeds.start >= 300 {
         assert!(seen.commits > 1000 && seen.reigns > 300, "{seen:?}");
+        assert!(seen.changes > 100 && seen.unfinished > 10, "{seen:?}");
         assert!(seen.truncs > 10 && seen.snaps > 10 && seen.barriers > 100 && seen.refused > 10, "{seen:?}");
     }
 }
@@ -51,17 +52,24 @@ struct Seen {
     snaps: usize,
     barriers: usize,
     refused: usize,
+    /// Changes of the members, and how many of them did not end under the leader that began them.
+    changes: usize,
+    unfinished: usize,
 }
 
 impl Seen {
     fn of(w: &World) -> Seen {
         let sent = |word: &str| w.trace.iter().filter(|(_, _, text)| text.starts_with(word)).count();
+        let rosters = || w.ghost.entries().iter().filter_map(|e| e.body.roster());
+        let left = |a: &Roster, b: &Roster| a.is_joint() && a.since().epoch() != b.since().epoch();
         Seen {
             commits: w.committed().len(),
             reigns: w.ghost.reigns(),
             truncs: sent("TRUNC"),
             snaps: sent("SNAP"),
             barriers: sent("BARRIER 0x"),
+            changes: rosters().filter(|roster| roster.is_joint()).count(),
+            unfinished: rosters().zip(rosters().skip(1)).filter(|(a, b)| left(a, b)).count(),
             refused: w.ghost.answers().filter(|&answer| answer == Answer::Refused).count(),
         }
     }
@@ -73,6 +81,8 @@ impl Seen {
         self.snaps += other.snaps;
         self.barriers += other.barriers;
         self.refused += other.refused;
+        self.changes += other.changes;
+        self.unfinished += other.unfinished;
     }
 }
 
@@ -93,8 +103,17 @@ fn run(seed: u64) -> Seen {
             w.nodes.get_mut(&id).unwrap().wall_ms += i64::try_from(dice.index(100_000)).unwrap();
         }
     }
+    // In some runs members change, and servers join.
+    let changes = dice.percent(50);
+    if changes {
+        let last = voters + observers;
+        w.add(last + 1..=last + u32::try_from(dice.index(3)).unwrap());
+    }
     for _ in 0..STEPS {
         step(&mut w, &mut dice, faults);
+        if changes && dice.percent(4) {
+            reconfigure(&mut w, &mut dice);
+        }
     }
     recover(&mut w);
     Seen::of(&w)
@@ -175,6 +194,36 @@ fn step(w: &mut World, dice: &mut Chance, faults: u64) {
     }
 }
 
+/// Any server is asked for any members but former ones: mostly for one more or one less.
+fn reconfigure(w: &mut World, dice: &mut Chance) {
+    let up: Vec<u32> = w.ids().into_iter().filter(|&id| w.up(id)).collect();
+    let Some(id) = dice.pick(&up) else { return };
+    let newest = w.roster(id).newest().clone();
+    let mut voters: BTreeSet<u32> = newest.ensemble.voters().map(|id| id.0).collect();
+    let mut observers: BTreeSet<u32> = newest.ensemble.members().map(|(id, _)| id.0).collect();
+    observers.retain(|id| !voters.contains(id));
+    let able: Vec<u32> = w.ids().into_iter().filter(|&id| !newest.removed.contains(&PeerId(id))).collect();
+    let Some(one) = dice.pick(&able) else { return };
+    match dice.index(8) {
+        0..3 if !voters.contains(&one) => drop(observers.insert(one)),
+        3..5 if observers.remove(&one) => drop(voters.insert(one)),
+        5 if voters.remove(&one) => drop(observers.insert(one)),
+        6 if dice.percent(20) => {
+            voters.remove(&one);
+            observers.remove(&one);
+        }
+        _ => {
+            observers.retain(|_| false);
+            voters = able.iter().copied().filter(|_| dice.percent(80)).collect();
+        }
+    }
+    if !voters.is_empty() {
+        let (voters, observers): (Vec<u32>, Vec<u32>) =
+            (voters.into_iter().collect(), observers.into_iter().collect());
+        w.reconfigure_from(id, newest.version, &voters, &observers, dice.percent(5));
+    }
+}
+
 /// The best candidate of some quorum wins, and some servers learn of it. Sometimes another server wins.
 fn election(w: &mut World, dice: &mut Chance) {
     let looking: Vec<u32> =
@@ -186,7 +235,7 @@ fn election(w: &mut World, dice: &mut Chance) {
     let best = w.best(&quorum);
     let (leader, who) = if dice.percent(15) {
         (dice.pick(&w.ids()), looking)
-    } else if w.config.ensemble.is_quorum(&quorum) {
+    } else if best.is_some() {
         (best, quorum.iter().map(|p| p.0).collect())
     } else {
         // Servers that begin their election later find a leader.
@@ -197,7 +246,9 @@ fn election(w: &mut World, dice: &mut Chance) {
             .find(|&id| matches!(w.role(id), api::ports::Role::Leading));
         (leading, looking)
     };
-    if let Some(leader) = leader.filter(|&l| w.config.ensemble.is_voter(PeerId(l))) {
+    let able =
+        |&l: &u32| w.up(l) && (w.roster(l).can_lead(PeerId(l)) || w.nodes[&l].candidate.flatten().is_some());
+    if let Some(leader) = leader.filter(able) {
         // The servers learn of it in any order.
         let (first, second): (Vec<u32>, Vec<u32>) = who.into_iter().partition(|_| dice.percent(60));
         w.elect(leader, &first);
@@ -223,7 +274,8 @@ fn recover(w: &mut World) {
     }
     come_to_rest(w);
     // The ensemble works.
-    let tickets: Vec<_> = w.ids().into_iter().map(|id| (id, w.submit(id, "last"), w.barrier(id))).collect();
+    let tickets: Vec<_> =
+        members(w).into_iter().map(|id| (id, w.submit(id, "last"), w.barrier(id))).collect();
     come_to_rest(w);
     for (id, write, barrier) in tickets {
         assert_eq!(w.answer(id, write), Some(Answer::Applied), "the write of server {id}");
@@ -231,6 +283,16 @@ fn recover(w: &mut World) {
     }
     let first = w.ghost.entries().len();
     assert!(first > 0);
+}
+
+/// The servers that are members in the end. Former ones have nothing to wait for.
+fn members(w: &World) -> Vec<u32> {
+    let roster = w.members.last(|zxid| w.ghost.has(zxid));
+    let is_member = |&id: &u32| match roster {
+        Some(roster) => roster.membership(PeerId(id)).is_some(),
+        None => w.config.ensemble.membership(PeerId(id)).is_some(),
+    };
+    w.ids().into_iter().filter(is_member).collect()
 }
 
 fn come_to_rest(w: &mut World) {
@@ -242,17 +304,22 @@ fn come_to_rest(w: &mut World) {
         w.settle();
         w.run(Duration::from_millis(25));
         let last = w.ghost.last();
-        let one_log = w.ids().into_iter().all(|id| {
+        let members = members(w);
+        let finished = w.members.last(|zxid| w.ghost.has(zxid)).is_none_or(|roster| !roster.is_joint());
+        let one_log = members.iter().all(|&id| {
             let s = w.status(id);
             w.serving(id) && (s.last, s.committed, w.nodes[&id].applied) == (last, last, last)
         });
-        if one_log && w.ghost.unanswered().is_empty() && w.ghost.open_barriers() == 0 {
+        let of_members = |origin: &api::Origin| members.contains(&origin.peer.0);
+        let answered = !w.ghost.unanswered().iter().any(of_members);
+        let open = members.len() == w.ids().len() && w.ghost.open_barriers() > 0;
+        if one_log && finished && answered && !open {
             return;
         }
     }
-    let states: Vec<_> = w.ids().into_iter().map(|id| (id, w.status(id))).collect();
+    let states: Vec<_> = w.ids().into_iter().map(|id| (id, w.status(id), w.roster(id).to_string())).collect();
     panic!(
-        "no rest after 5 s: {states:#?}\nC ends with {}, unanswered {:?}, barriers {:?}",
+        "no rest after 5 s: {states:?}\nC ends with {}, unanswered {:?}, barriers {:?}",
         w.ghost.last(),
         w.ghost.unanswered(),
         w.ghost.open_barriers()

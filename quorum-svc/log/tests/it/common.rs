@@ -25,7 +25,7 @@ pub(crate) fn z(epoch: u32, counter: u32) -> Zxid {
 
 /// The base at `zxid` at the first level.
 pub(crate) fn on(zxid: Zxid) -> Base {
-    Base { zxid, level: Some(Level::FIRST) }
+    Base { zxid, level: Some(Level::FIRST), roster: None }
 }
 
 /// An entry with a payload that distinguishes it from any other entry with the same zxid.

@@ -370,8 +370,9 @@ fn restart(disk: &MemDisk) -> Result<(Snapshots, Log), Box<dyn std::error::Error
         Some(received) if base == received.zxid => snapshots.adopt_received(base)?,
         Some(_) if base == Zxid::ZERO => snapshots.discard_received()?,
         Some(received) => {
+            let zxid = received.zxid;
             log.reset(received)?;
-            snapshots.adopt_received(received.zxid)?;
+            snapshots.adopt_received(zxid)?;
         }
         None => {}
     }

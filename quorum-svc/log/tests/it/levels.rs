@@ -88,7 +88,7 @@ fn levels_come_back_after_a_restart_a_cut_and_a_purge() {
 #[test]
 fn a_log_that_begins_anew_has_the_level_of_its_snapshot() {
     let (disk, mut log) = with_raised_twice();
-    log.reset(Base { zxid: z(9, 4), level: Some(Level(2)) }).unwrap();
+    log.reset(Base { zxid: z(9, 4), level: Some(Level(2)), roster: None }).unwrap();
     assert_eq!(log.levels().last(), Some(Level(2)));
     drop(log);
     let log = open(&disk, options()).unwrap();
@@ -105,7 +105,7 @@ fn a_snapshot_has_its_level_wherever_it_goes() {
     snapshots.begin_received(z(1, 9), Level(3)).unwrap().finish().unwrap();
     for snapshots in [snapshots, open()] {
         assert_eq!(snapshots.read(z(1, 3)).unwrap().level(), Level(2));
-        assert_eq!(snapshots.received(), Some(Base { zxid: z(1, 9), level: Some(Level(3)) }));
+        assert_eq!(snapshots.received(), Some(Base { zxid: z(1, 9), level: Some(Level(3)), roster: None }));
     }
 }
 
@@ -136,7 +136,7 @@ fn an_interrupted_synchronisation_goes_on_at_the_level_of_the_leader() {
     first.log.append(&[marker(1, 1), entry(z(1, 1), 0, 9)]).unwrap();
     first.log.sync().unwrap();
     first.snapshots.begin(z(1, 1), Level(1)).unwrap().finish().unwrap();
-    first.log.reset(Base { zxid: z(1, 1), level: Some(Level(1)) }).unwrap();
+    first.log.reset(Base { zxid: z(1, 1), level: Some(Level(1)), roster: None }).unwrap();
     let mut writer = first.snapshots.begin_received(z(3, 3), Level(2)).unwrap();
     writer.chunk(b"state").unwrap();
     writer.finish().unwrap();

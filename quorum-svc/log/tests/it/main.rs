@@ -21,6 +21,7 @@ mod fs;
 mod full;
 mod levels;
 mod log;
+mod members;
 mod model;
 mod reader;
 mod salvage;

@@ -9,7 +9,7 @@ use super::{Election, World, peer, place};
 impl Election {
     /// S4: no voter votes for less than itself.
     pub(super) fn judge_vote(&self, world: &mut World, i: usize, says: &Notification) -> Result<(), String> {
-        let &Notification { state, vote: Some(vote), round } = says else { return Ok(()) };
+        let &Notification { state, vote: Some(vote), round, .. } = says else { return Ok(()) };
         if !self.ensemble.is_voter(peer(i)) {
             return Ok(());
         }

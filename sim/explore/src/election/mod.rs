@@ -261,7 +261,9 @@ impl Election {
                     self.judge_in_vain(i)?;
                 }
                 let starts = !self.node(&world.state, i).up();
-                self.happen(world, i, Event::Elect(self.candidate(i)))?;
+                // Its quorum service knows whether it has a vote, and may be as wrong as its election.
+                let votes = self.configs[i].ensemble.weight(peer(i)) > 0;
+                self.happen(world, i, Event::Elect(votes.then_some(self.candidate(i))))?;
                 if starts && self.setup.timely {
                     for j in (0..self.count()).filter(|&j| j != i) {
                         if self.node(&world.state, j).up() && self.talk(i, j) {

@@ -19,7 +19,7 @@ pub(crate) struct Node {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Event {
-    Elect(Candidate),
+    Elect(Option<Candidate>),
     Connected(PeerId),
     Disconnected(PeerId),
     Received(PeerId, Notification),
@@ -68,7 +68,7 @@ impl Turn {
     pub(crate) fn take(&mut self, event: Event) -> Result<(), String> {
         self.node.up = true;
         let (now, input) = match event {
-            Event::Elect(candidate) => (STILL, Input::Elect(Some(candidate))),
+            Event::Elect(candidate) => (STILL, Input::Elect(candidate)),
             Event::Connected(peer) => (STILL, Input::Connected(peer)),
             Event::Disconnected(peer) => (STILL, Input::Disconnected(peer)),
             Event::Received(from, notification) => (STILL, Input::Received { from, notification }),

@@ -2,9 +2,10 @@
 //! and a crash forgets the waiting ones.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use api::peer::Damage;
-use api::{EnsembleId, Entry, Epoch, History, Level, LevelHistory, Stamp, Zxid};
+use api::{EnsembleId, Entry, Epoch, History, Level, LevelHistory, Roster, RosterHistory, Stamp, Zxid};
 use invariants::same;
 use quorum_core::{Durable, Input};
 
@@ -17,6 +18,8 @@ pub(crate) struct Stored {
     pub(crate) current: Epoch,
     /// The base of the log; earlier entries are only in a snapshot.
     pub(crate) base: Zxid,
+    /// The members there.
+    pub(crate) roster: Option<Arc<Roster>>,
     pub(crate) entries: Vec<Entry>,
     /// Ascending.
     pub(crate) snapshots: Vec<Zxid>,
@@ -33,7 +36,7 @@ pub(crate) enum Op {
     Append(Vec<Entry>),
     Epochs { accepted: Epoch, current: Epoch, damage: Damage, ensemble: Option<EnsembleId>, committed: Zxid },
     Truncate(Zxid),
-    Install(Zxid),
+    Install(Zxid, Arc<Roster>),
     Purge(Zxid),
 }
 
@@ -71,6 +74,12 @@ impl Stored {
         levels
     }
 
+    fn rosters(&self) -> RosterHistory {
+        let mut rosters = RosterHistory::from_base(self.roster.clone());
+        self.entries.iter().filter_map(|e| e.body.roster()).for_each(|roster| rosters.append(roster.clone()));
+        rosters
+    }
+
     fn history(&self) -> Result<History, String> {
         let mut history = History::from_base(self.base);
         match self.entries.iter().find(|e| !history.append(e.zxid)) {
@@ -106,6 +115,7 @@ impl Stored {
             },
             history,
             levels: self.levels(),
+            rosters: self.rosters(),
             snapshot,
             snap_before: Zxid::ZERO,
             last_stamp: Stamp::default(),
@@ -157,11 +167,11 @@ impl Stored {
                 }
                 Ok(Input::Truncated)
             }
-            Op::Install(zxid) => {
+            Op::Install(zxid, roster) => {
                 if !self.snapshots.contains(&zxid) {
                     return Err(format!("I15: the log stands on a snapshot of {zxid} that is not durable"));
                 }
-                self.base = zxid;
+                (self.base, self.roster) = (zxid, Some(roster));
                 self.entries.clear();
                 Ok(Input::SnapshotInstalled)
             }
@@ -169,6 +179,7 @@ impl Stored {
                 if !self.snapshots.iter().any(|&z| z >= upto && self.has(z)) {
                     return Err(format!("I15: purged up to {upto}, which no snapshot covers"));
                 }
+                self.roster = self.rosters().at(upto).cloned();
                 self.base = self.base.max(upto);
                 let base = self.base;
                 self.entries.retain(|e| e.zxid > base);
@@ -244,7 +255,7 @@ impl Disk {
             match op {
                 Op::Append(batch) => entries.extend(batch.iter().cloned()),
                 Op::Truncate(to) => entries.retain(|e| e.zxid <= *to),
-                Op::Install(zxid) => {
+                Op::Install(zxid, _) => {
                     base = *zxid;
                     entries.clear();
                 }

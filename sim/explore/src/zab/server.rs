@@ -2,10 +2,11 @@
 //! the event alone, so it is computed once and then looked up.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::ports::{FeedItem, Request, Role};
-use api::{Entry, Epoch, Level, Now, PeerId, Ticket, Time, Zxid};
+use api::{Entry, Epoch, Level, Now, PeerId, Roster, Ticket, Time, Zxid};
 use bytes::Bytes;
 use invariants::Answer;
 use quorum_core::{Config, Conn, Input, Output, ToLeader, ToLearner, Zab};
@@ -80,7 +81,7 @@ pub(crate) enum Event {
 pub(crate) enum Down {
     Message(ToLearner),
     /// All of it; the learner's core hears of it when it is durable there.
-    Snapshot(Zxid),
+    Snapshot(Zxid, Arc<Roster>),
 }
 
 /// The outputs of a step of one server.
@@ -161,7 +162,7 @@ impl<'a> Turn<'a> {
                 Down::Message(message) => {
                     self.input(Input::FromLeader { conn: *conn, message: message.clone() })
                 }
-                Down::Snapshot(zxid) => self.receive_snapshot(*conn, *zxid),
+                Down::Snapshot(zxid, roster) => self.receive_snapshot(*conn, *zxid, roster.clone()),
             },
             Event::Closed(conn) => self.input(Input::Disconnected { conn: *conn }),
             Event::Disk => match self.server.disk.step(self.fault)? {
@@ -217,13 +218,13 @@ impl<'a> Turn<'a> {
         self.outputs()
     }
 
-    fn receive_snapshot(&mut self, conn: Conn, zxid: Zxid) -> Result<(), String> {
+    fn receive_snapshot(&mut self, conn: Conn, zxid: Zxid, roster: Arc<Roster>) -> Result<(), String> {
         let snapshots = &mut self.server.disk.stored.snapshots;
         if !snapshots.contains(&zxid) {
             snapshots.push(zxid);
             snapshots.sort_unstable();
         }
-        self.input(Input::FromLeader { conn, message: ToLearner::Snap { zxid, level: Level::FIRST } })
+        self.input(Input::FromLeader { conn, message: ToLearner::Snap { zxid, level: Level::FIRST, roster } })
     }
 
     fn input(&mut self, input: Input) -> Result<(), String> {
@@ -282,23 +283,23 @@ impl<'a> Turn<'a> {
                 self.send_down(conn, Down::Message(message));
             }
             Output::Replicate { conn, after, upto, commit } => self.replicate(conn, after, upto, commit)?,
-            Output::SendSnapshot { conn, zxid } => {
+            Output::SendSnapshot { conn, zxid, roster } => {
                 if !disk.stored.snapshots.contains(&zxid) {
                     return Err(format!("I15: sends a snapshot of {zxid}, which is not there"));
                 }
-                self.send_down(conn, Down::Snapshot(zxid));
+                self.send_down(conn, Down::Snapshot(zxid, roster));
             }
             Output::Append(entries) => self.append(entries)?,
             Output::PersistEpochs { accepted, current, damage, ensemble, committed, .. } => {
                 disk.queue.push_back(Op::Epochs { accepted, current, damage, ensemble, committed })
             }
             Output::Truncate { to } => disk.queue.push_back(Op::Truncate(to)),
-            Output::InstallSnapshot { zxid, .. } => disk.queue.push_back(Op::Install(zxid)),
+            Output::InstallSnapshot { zxid, roster, .. } => disk.queue.push_back(Op::Install(zxid, roster)),
             Output::Purge { upto } => disk.queue.push_back(Op::Purge(upto)),
             Output::Committed { upto } => self.apply(upto)?,
             Output::Sign(_) => {}
             Output::Tell(item) => self.tell(item),
-            Output::Left | Output::LevelSet { .. } => {}
+            Output::Left | Output::LevelSet { .. } | Output::Reconfigured { .. } => {}
             Output::Fatal(why) => return Err(format!("the server stops: {why}")),
         }
         Ok(())

@@ -83,7 +83,7 @@ fn op(op: &Op) -> String {
         Op::Append(entries) => format!("{} appended", zxids(entries)),
         Op::Epochs { accepted, current, .. } => format!("epochs accepted {accepted}, current {current}"),
         Op::Truncate(to) => format!("cut back to {to}"),
-        Op::Install(zxid) => format!("the log starts anew behind {zxid}"),
+        Op::Install(zxid, _) => format!("the log starts anew behind {zxid}"),
         Op::Purge(upto) => format!("purged up to {upto}"),
     }
 }
@@ -109,12 +109,13 @@ fn up(message: &ToLeader) -> String {
         ToLeader::Report(_) => "REPORT".into(),
         ToLeader::Disk(room) => format!("DISK {room:?}"),
         ToLeader::SetLevel { expected, level, .. } => format!("LEVEL {expected} to {level}"),
+        ToLeader::Reconfigure { reconfig, .. } => format!("MEMBERS {}", reconfig.ensemble),
     }
 }
 
 fn down(down: &Down) -> String {
     match down {
-        Down::Snapshot(zxid) => format!("SNAP {zxid}"),
+        Down::Snapshot(zxid, _) => format!("SNAP {zxid}"),
         Down::Message(message) => match message {
             ToLearner::LeaderInfo { epoch, .. } => format!("LEADERINFO {epoch}"),
             ToLearner::Diff { after } => format!("DIFF {after}"),
@@ -132,6 +133,7 @@ fn down(down: &Down) -> String {
             ToLearner::Refused { .. } => "REFUSED".into(),
             ToLearner::Room(room) => format!("ROOM {room:?}"),
             ToLearner::LevelSet { result, .. } => format!("LEVEL {result:?}"),
+            ToLearner::Reconfigured { result, .. } => format!("MEMBERS {result:?}"),
             ToLearner::Confirm(_) => "CONFIRM".into(),
         },
     }

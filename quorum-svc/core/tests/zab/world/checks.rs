@@ -15,7 +15,7 @@ impl World {
 
     /// The first server that knows of a commit adds it to C, the committed sequence.
     pub(super) fn extend_committed(&mut self, id: u32, committed: Zxid) {
-        let World { ghost, nodes, quorums, .. } = self;
+        let World { ghost, nodes, members, .. } = self;
         let node = &nodes[&id];
         let log = |known| {
             assert!(known >= node.base, "server {id} has purged entries that no server knew to be committed");
@@ -24,14 +24,20 @@ impl World {
         let durable = || {
             // A server with the entry but without the epoch could lose an election to one that lacks
             // the entry.
-            let has = |id: PeerId| {
+            let has = |id: PeerId, zxid: Zxid| {
                 let stored = &nodes[&id.0].disk.stored;
-                stored.has(committed) && stored.current >= committed.epoch() && !stored.damage.is_some()
+                stored.has(zxid) && stored.current >= zxid.epoch() && !stored.damage.is_some()
             };
-            let holders = || nodes.keys().filter(|&&id| has(PeerId(id))).collect::<Vec<_>>();
-            if quorums.has(has) { Ok(()) } else { Err(format!("{:?}", holders())) }
+            let holders = || nodes.keys().filter(|&&id| has(PeerId(id), committed)).collect::<Vec<_>>();
+            let in_log = |zxid| zxid <= node.base || node.log.iter().any(|e| e.zxid == zxid);
+            let known = |zxid| zxid <= ghost.last();
+            match members.committed(committed, in_log, known, has) {
+                true => Ok(()),
+                false => Err(format!("{:?}", holders())),
+            }
         };
-        hold(ghost.commits(PeerId(id), committed, log, durable, CLOCK_BOUND_MS));
+        let durable = if committed > ghost.last() { durable() } else { Ok(()) };
+        hold(ghost.commits(PeerId(id), committed, log, || durable, CLOCK_BOUND_MS));
     }
 
     /// The feature level of the state at `zxid`.

@@ -8,18 +8,19 @@ mod stores;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::peer::Damage;
 use api::ports::{Candidate, FeedItem, QuorumStatus, Refusal, Request, Role, Sign};
 use api::{
     Body, Ensemble, EnsembleId, Entry, Epoch, Level, LevelRefusal, Levels, Member, Membership, Now, Origin,
-    PeerId, Ticket, Time, Zxid,
+    PeerId, Reconfig, ReconfigRefusal, Roster, Ticket, Time, Zxid,
 };
 use bytes::Bytes;
 use quorum_core::{CLOCK_BOUND_MS, Config, Conn, Input, Output, ToLeader, ToLearner, Zab};
 
-use invariants::{Answer, Broken, Ledger, Proposals, Quorums};
+use invariants::{Answer, Broken, Ledger, Members, Proposals};
 
 use crate::disk::{Disk, Stored};
 use network::Link;
@@ -60,6 +61,8 @@ pub(crate) struct Node {
     pub(crate) signs: Vec<Sign>,
     /// Answers to requests for another feature level.
     pub(crate) levels_set: BTreeMap<Ticket, Result<Level, LevelRefusal>>,
+    /// Answers to requests for other members.
+    pub(crate) reconfigured: BTreeMap<Ticket, Result<Zxid, ReconfigRefusal>>,
     pub(crate) wall_ms: i64,
 }
 
@@ -68,6 +71,8 @@ pub(crate) struct World {
     pub(crate) now: Time,
     /// The feature levels of servers that differ from `config`.
     pub(crate) builds: BTreeMap<u32, Levels>,
+    /// Servers that are not among the members of the first start.
+    joiners: BTreeSet<u32>,
     pub(crate) nodes: BTreeMap<u32, Node>,
     pub(crate) links: BTreeMap<Conn, Link>,
     /// Pairs that cannot connect again; the smaller number first.
@@ -76,7 +81,7 @@ pub(crate) struct World {
     pub(crate) held: BTreeSet<(u32, u32)>,
     pub(crate) ghost: Ledger,
     pub(crate) proposals: Proposals,
-    quorums: Quorums,
+    pub(crate) members: Members,
     /// All sent messages in order: from, to, text.
     pub(crate) trace: Vec<(u32, u32, String)>,
     /// Number of entries in one PROPOSE.
@@ -134,10 +139,11 @@ impl World {
             counter_max: u32::MAX,
         };
         let mut world = World {
-            quorums: Quorums::of(&config.ensemble),
+            members: Members::of(&config.ensemble),
             config,
             now: Time(1_000_000_000),
             builds: BTreeMap::new(),
+            joiners: BTreeSet::new(),
             nodes: BTreeMap::new(),
             links: BTreeMap::new(),
             blocked: BTreeSet::new(),
@@ -171,9 +177,59 @@ impl World {
         ticket
     }
 
+    /// Starts further servers with empty disks that know the others and themselves as observers.
+    pub(crate) fn add(&mut self, ids: impl IntoIterator<Item = u32>) {
+        for id in ids {
+            self.joiners.insert(id);
+            self.start(id, Stored::default(), false);
+        }
+    }
+
+    /// The members that count for a server.
+    pub(crate) fn roster(&self, id: u32) -> &Roster {
+        self.core(id).roster()
+    }
+
+    /// Requests these voters and observers on this server, as an operator who knows its members. The answer is in
+    /// `reconfigured`.
+    pub(crate) fn reconfigure(&mut self, id: u32, voters: &[u32], observers: &[u32]) -> Ticket {
+        let expected = self.roster(id).newest().version;
+        self.reconfigure_from(id, expected, voters, observers, false)
+    }
+
+    pub(crate) fn reconfigure_from(
+        &mut self,
+        id: u32,
+        expected: Zxid,
+        voters: &[u32],
+        observers: &[u32],
+        force: bool,
+    ) -> Ticket {
+        let member = |membership| move |&id: &u32| Member { id: PeerId(id), membership };
+        let voters = voters.iter().map(member(Membership::VOTER));
+        let all = voters.chain(observers.iter().map(member(Membership::Observer)));
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        let (ensemble, contacts) = (Ensemble::new(all).unwrap(), BTreeMap::new());
+        let reconfig = Reconfig { expected, ensemble, contacts, force };
+        self.input(id, Input::Reconfigure { ticket, reconfig });
+        ticket
+    }
+
+    /// The answer to a request for other members.
+    pub(crate) fn reconfigured(&self, id: u32, ticket: Ticket) -> Option<Result<Zxid, ReconfigRefusal>> {
+        self.nodes[&id].reconfigured.get(&ticket).cloned()
+    }
+
     pub(crate) fn start(&mut self, id: u32, stored: Stored, trust_log: bool) {
         let levels = self.levels(id);
-        let config = Config { me: PeerId(id), draw: EnsembleId(id.into()), levels, ..self.config.clone() };
+        let mut config =
+            Config { me: PeerId(id), draw: EnsembleId(id.into()), levels, ..self.config.clone() };
+        if self.joiners.contains(&id) {
+            let all = config.ensemble.members().map(|(id, membership)| Member { id, membership });
+            let me = Member { id: PeerId(id), membership: Membership::Observer };
+            config.ensemble = Ensemble::new(all.chain([me])).unwrap();
+        }
         let core = Zab::new(config, stored.durable(trust_log));
         let wall_ms = self.nodes.get(&id).map_or(1_000_000, |n| n.wall_ms);
         let node = Node {
@@ -189,6 +245,7 @@ impl World {
             told: Vec::new(),
             signs: Vec::new(),
             levels_set: BTreeMap::new(),
+            reconfigured: BTreeMap::new(),
             wall_ms,
         };
         self.nodes.insert(id, node);
@@ -311,7 +368,11 @@ impl World {
         let sound = |&(&other, n): &(&u32, &Node)| {
             other != id && !n.disk.stored.damage.is_some() && n.disk.stored.current > Epoch(0)
         };
-        self.config.ensemble.is_quorum(&self.nodes.iter().filter(sound).map(|(&id, _)| PeerId(id)).collect())
+        let sound: BTreeSet<PeerId> = self.nodes.iter().filter(sound).map(|(&id, _)| PeerId(id)).collect();
+        // By each list that any server may count by.
+        let rosters = self.nodes.values().map(|n| n.disk.stored.rosters());
+        rosters.into_iter().all(|known| known.all().all(|roster| roster.is_quorum(&sound)))
+            && self.config.ensemble.is_quorum(&sound)
     }
 
     pub(crate) fn up(&self, id: u32) -> bool {

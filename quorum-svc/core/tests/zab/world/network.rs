@@ -7,7 +7,7 @@ use super::*;
 #[derive(Clone, Debug)]
 pub(super) enum Down {
     Message(ToLearner),
-    Snapshot(Zxid),
+    Snapshot(Zxid, Arc<Roster>),
 }
 
 /// A connection; both ends use the same number for it.

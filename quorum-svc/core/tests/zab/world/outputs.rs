@@ -51,10 +51,10 @@ impl World {
             Output::Replicate { conn, after, upto, commit } => {
                 self.replicate(id, conn, (after, upto), commit);
             }
-            Output::SendSnapshot { conn, zxid } => {
+            Output::SendSnapshot { conn, zxid, roster } => {
                 let sound = self.node(id).disk.stored.snapshots.contains(&zxid) && self.ghost.has(zxid);
                 assert!(sound, "a snapshot of {zxid}");
-                self.send_down(id, conn, Down::Snapshot(zxid));
+                self.send_down(id, conn, Down::Snapshot(zxid, roster));
             }
             Output::Append(entries) => self.append(id, entries),
             Output::PersistEpochs { accepted, current, damage, ensemble, committed, last_stamp } => {
@@ -66,11 +66,11 @@ impl World {
                 node.log.retain(|e| e.zxid <= to);
                 node.disk.queue.push_back(Op::Truncate(to));
             }
-            Output::InstallSnapshot { zxid, level } => {
+            Output::InstallSnapshot { zxid, level, roster } => {
                 let node = self.node(id);
                 node.log.clear();
                 node.base = zxid;
-                node.disk.queue.push_back(Op::Install(zxid, level));
+                node.disk.queue.push_back(Op::Install(zxid, level, roster));
             }
             Output::Purge { upto } => self.node(id).disk.queue.push_back(Op::Purge(upto)),
             Output::Committed { upto } => self.apply(id, upto),
@@ -78,6 +78,10 @@ impl World {
             Output::Tell(item) => self.tell(id, item),
             Output::LevelSet { ticket, result } => {
                 let again = self.node(id).levels_set.insert(ticket, result);
+                assert_eq!(again, None, "{ticket:?} is answered twice");
+            }
+            Output::Reconfigured { ticket, result } => {
+                let again = self.node(id).reconfigured.insert(ticket, result);
                 assert_eq!(again, None, "{ticket:?} is answered twice");
             }
             Output::Left => self.node(id).left = true,
@@ -156,18 +160,22 @@ impl World {
 
     fn append(&mut self, id: u32, entries: Vec<Entry>) {
         assert!(!entries.is_empty());
-        let members: Vec<Levels> = self.ids().into_iter().map(|id| self.levels(id)).collect();
+        let builds: Vec<Levels> = self.ids().into_iter().map(|id| self.levels(id)).collect();
         for e in &entries {
-            let node = self.nodes.get_mut(&id).unwrap();
+            let node = &self.nodes[&id];
             let last = node.log.last().map_or(node.base, |e| e.zxid);
             let first = hold(self.proposals.appends(PeerId(id), last, e));
             if first && e.is_marker() {
                 hold(self.ghost.opens(e.zxid.epoch(), PeerId(id)));
             }
-            if let Body::Level(level) = e.body {
-                assert!(members.iter().all(|l| l.contains(level)), "I22: {level} is raised unasked");
+            if first {
+                let history = self.core(id).history().clone();
+                hold(self.members.proposed(e, |zxid| zxid <= history.base() || history.contains(zxid)));
             }
-            node.log.push(e.clone());
+            if let Body::Level(level) = e.body {
+                assert!(builds.iter().all(|l| l.contains(level)), "I22: {level} is raised unasked");
+            }
+            self.node(id).log.push(e.clone());
         }
         self.node(id).disk.queue.push_back(Op::Append(entries));
     }

@@ -85,12 +85,12 @@ impl World {
                     Some(Down::Message(message)) if open => {
                         self.input(to, Input::FromLeader { conn, message })
                     }
-                    Some(Down::Snapshot(zxid)) if open => {
+                    Some(Down::Snapshot(zxid, roster)) if open => {
                         self.input(to, Input::SnapshotProgress { conn });
                         // The snapshot is complete and durable; only then the core learns of it.
                         self.nodes.get_mut(&to).unwrap().disk.stored.snapshots.push(zxid);
                         let level = self.level_at(zxid);
-                        let message = ToLearner::Snap { zxid, level };
+                        let message = ToLearner::Snap { zxid, level, roster };
                         self.input(to, Input::FromLeader { conn, message });
                     }
                     Some(_) => {}

@@ -86,9 +86,8 @@ impl World {
         }
         let looking: BTreeSet<PeerId> =
             up.iter().filter(|&id| self.nodes[id].candidate.is_some()).map(|&id| PeerId(id)).collect();
-        if self.config.ensemble.is_quorum(&looking)
-            && let Some(best) = self.best(&looking)
-        {
+        // The votes of a quorum as the winner counts it.
+        if let Some(best) = self.best(&looking) {
             self.elect(best, &up);
         }
     }
@@ -96,7 +95,8 @@ impl World {
     /// The best candidate among these servers, if any stands.
     pub(crate) fn best(&self, among: &BTreeSet<PeerId>) -> Option<u32> {
         let standing = |p: &&PeerId| {
-            self.config.ensemble.weight(**p) > 0 && self.nodes[&p.0].candidate.flatten().is_some()
+            let roster = self.roster(p.0);
+            roster.is_quorum(among) && self.nodes[&p.0].candidate.flatten().is_some()
         };
         among.iter().filter(standing).max_by_key(|p| (self.nodes[&p.0].candidate, p.0)).map(|p| p.0)
     }

@@ -16,12 +16,13 @@ pub(super) fn up_text(message: &ToLeader) -> String {
         ToLeader::Report(_) => "REPORT".into(),
         ToLeader::Disk(room) => format!("DISK {room:?}"),
         ToLeader::SetLevel { expected, level, .. } => format!("LEVEL {expected} to {level}"),
+        ToLeader::Reconfigure { reconfig, .. } => format!("MEMBERS {}", reconfig.ensemble),
     }
 }
 
 pub(super) fn down_text(down: &Down) -> String {
     match down {
-        Down::Snapshot(zxid) => format!("SNAP {zxid}"),
+        Down::Snapshot(zxid, _) => format!("SNAP {zxid}"),
         Down::Message(message) => match message {
             ToLearner::LeaderInfo { epoch, .. } => format!("LEADERINFO {epoch}"),
             ToLearner::Diff { after } => format!("DIFF {after}"),
@@ -40,6 +41,7 @@ pub(super) fn down_text(down: &Down) -> String {
             ToLearner::Refused { .. } => "REFUSED".into(),
             ToLearner::Room(room) => format!("ROOM {room:?}"),
             ToLearner::LevelSet { result, .. } => format!("LEVEL {result:?}"),
+            ToLearner::Reconfigured { result, .. } => format!("MEMBERS {result:?}"),
             ToLearner::Confirm(_) => "CONFIRM".into(),
         },
     }
