@@ -33,7 +33,7 @@ pub use grpc::{
     Watching,
 };
 pub use handle::{Handle, LocalItems, LocalRequests};
-pub use service::{Bounds, Config, OpenError, StopReason, StoreService};
+pub use service::{Bounds, ClientApi, Config, OpenError, StopReason, StoreService};
 pub use store_core::server::Limits;
 
 /// A [seed](store_core::State::seeded) for the hashes of paths, taken from the standard library's hash

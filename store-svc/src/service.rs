@@ -142,6 +142,10 @@ impl From<Fault> for StopReason {
     }
 }
 
+/// The API for applications, of which session streams and watches hold no memory between their messages.
+pub type ClientApi =
+    With<With<CoordinationServer<CoordinationService<Handle>>, Sessions<Handle>>, Watches<Handle>>;
+
 /// The store of a node, opened and ready to run.
 pub struct StoreService<Q> {
     config: Config,
@@ -269,9 +273,7 @@ impl<Q: Quorum> StoreService<Q> {
 
     /// The API for applications, for the client port.
     #[must_use]
-    pub fn coordination(
-        &self,
-    ) -> With<With<CoordinationServer<CoordinationService<Handle>>, Sessions<Handle>>, Watches<Handle>> {
+    pub fn coordination(&self) -> ClientApi {
         let (prover, tasks) = (self.config.prover.clone(), self.tasks.clone());
         let service = CoordinationService::new(self.handle.clone(), self.config.me, prover, tasks);
         let calls = CoordinationServer::new(service.clone())
