@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::Parser;
+use sim::{draw, draw_with_changes, plan::Plan};
 
 /// Runs whole ensembles in simulated time under faults drawn from seeds, and checks that everything that was promised
 /// holds.
@@ -25,6 +26,9 @@ pub(crate) struct Args {
     /// Replay a schedule that was printed or written by hand
     #[arg(long, value_name = "FILE", conflicts_with = "seed")]
     pub(crate) schedule: Option<PathBuf>,
+    /// Change the members in a third of the seeds. Some of these do not come to rest yet: docs/simulation.md
+    #[arg(long)]
+    pub(crate) change_members: bool,
     /// Print what happens, one line for each event; with --seed or --schedule
     #[arg(long)]
     pub(crate) trace: bool,
@@ -65,6 +69,13 @@ pub(crate) struct Args {
     #[cfg(feature = "mutants")]
     #[arg(long, value_name = "FILE")]
     pub(crate) write_docs: Option<PathBuf>,
+}
+
+impl Args {
+    /// The plan of this seed.
+    pub(crate) fn draw(&self, seed: u64) -> Plan {
+        if self.change_members { draw_with_changes(seed) } else { draw(seed) }
+    }
 }
 
 fn range(text: &str) -> Result<Range<u64>, String> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, bail};
 use api::mutants::{Mutant, plant};
-use sim::{Violation, draw, run};
+use sim::{Violation, run};
 
 use crate::args::Args;
 
@@ -63,10 +63,10 @@ fn search(mutant: Mutant, args: &Args) -> Option<Found> {
                     if seed >= end.load(Ordering::Relaxed) {
                         return;
                     }
-                    let Some(violation) = run(&draw(seed), None).violation else { continue };
+                    let Some(violation) = run(&args.draw(seed), None).violation else { continue };
                     // What fails without the mutant as well says nothing about it.
                     plant(None);
-                    let sound = run(&draw(seed), None).violation.is_none();
+                    let sound = run(&args.draw(seed), None).violation.is_none();
                     plant(Some(mutant));
                     if !sound {
                         eprintln!("seed {seed} fails without any mutant");

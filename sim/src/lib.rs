@@ -25,5 +25,5 @@ mod world;
 pub use context::TraceSink;
 pub use plan::Plan;
 pub use report::{Report, Stats, Violation};
-pub use swarm::draw;
+pub use swarm::{draw, draw_with_changes};
 pub use world::run;

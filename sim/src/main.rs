@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use clap::Parser as _;
 use sim::plan::Plan;
-use sim::{Report, TraceSink, draw, run};
+use sim::{Report, TraceSink, run};
 
 use args::Args;
 
@@ -54,7 +54,7 @@ fn carry_out(args: &Args) -> anyhow::Result<bool> {
         return Ok(one(args, &plan));
     }
     if let Some(seed) = args.seed {
-        return Ok(one(args, &draw(seed)));
+        return Ok(one(args, &args.draw(seed)));
     }
     sweep::sweep(args)
 }

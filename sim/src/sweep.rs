@@ -10,7 +10,7 @@ use api::chance::Chance;
 use sim::plan::Plan;
 use sim::repeat::{SAME_TRACE, run_hashed, run_twice};
 use sim::shrink::shrink;
-use sim::{Report, Stats, draw, run};
+use sim::{Report, Stats, run};
 
 use crate::args::Args;
 
@@ -66,8 +66,8 @@ pub(crate) fn sweep(args: &Args) -> anyhow::Result<bool> {
                     && let Some(seed) = seeds.take()
                 {
                     let report = match seed % TWICE {
-                        0 => run_twice(&draw(seed), run_hashed),
-                        _ => run(&draw(seed), None),
+                        0 => run_twice(&args.draw(seed), run_hashed),
+                        _ => run(&args.draw(seed), None),
                     };
                     let failed = report.violation.is_some();
                     if failed {
@@ -78,7 +78,7 @@ pub(crate) fn sweep(args: &Args) -> anyhow::Result<bool> {
                     progress(&sum, began);
                     if failed {
                         // Under the lock, so that two failures are not printed into each other.
-                        tell_failure(args, &draw(seed), &report);
+                        tell_failure(args, &args.draw(seed), &report);
                     }
                 }
             });
@@ -120,7 +120,8 @@ pub(crate) fn as_text(plan: &Plan) -> String {
 pub(crate) fn tell_failure(args: &Args, plan: &Plan, report: &Report) {
     let Some(violation) = &report.violation else { return };
     println!("\nseed {}: {violation}", plan.seed);
-    println!("  replay: cargo run --release -p sim -- --seed {} --trace", plan.seed);
+    let changes = if args.change_members { " --change-members" } else { "" };
+    println!("  replay: cargo run --release -p sim -- --seed {}{changes} --trace", plan.seed);
     if let Some(file) = &args.page {
         match fs::write(file, history::page(&report.history, None)) {
             Ok(()) => println!("  history: {}", file.display()),
