@@ -58,6 +58,19 @@ fn r09_a_member_of_either_list_takes_part_with_its_greater_part() {
 }
 
 #[test]
+fn a_member_that_is_back_is_no_former_one() {
+    let three = configuration(&[1, 2, 3]);
+    let change = |from: &Configuration, ids: &[u32]| {
+        from.changed_to(Ensemble::of_voters(ids.iter().copied()).unwrap(), BTreeMap::new())
+    };
+    let without = change(&three, &[1]);
+    assert_eq!(without.removed, set(&[2, 3]));
+    let back = change(&without, &[1, 2]);
+    assert_eq!(back.removed, set(&[3]));
+    assert_eq!(change(&back, &[1, 2, 4]).removed, set(&[3]), "the next change keeps it");
+}
+
+#[test]
 fn a_roster_survives_as_bytes_and_any_part_of_it_is_refused() {
     let mut roster = joint(&[1, 2, 3], &[2, 3, 4]);
     let contact =
