@@ -38,7 +38,7 @@ pub(super) struct CommitMark {
 }
 
 impl Leading {
-    /// Notes the commit point, once in each interval of pings.
+    /// Notes the commit point, once in each interval of pings of an established leader.
     pub(super) fn mark_commit(&mut self, now: Time, committed: Zxid) {
         self.commit_marks.push_back(CommitMark { at: now, committed });
         while self.commit_marks.get(1).is_some_and(|mark| now.since(mark.at) >= IN_SYNC) {
@@ -46,9 +46,10 @@ impl Leading {
         }
     }
 
-    /// The learner of this peer has acknowledged what was committed [`IN_SYNC`] ago.
+    /// The learner of this peer has acknowledged what was committed [`IN_SYNC`] ago. A leader that has noted no commit point
+    /// yet cannot know that of any.
     fn is_in_sync(&self, peer: PeerId) -> bool {
-        let recent = self.commit_marks.front().map_or(Zxid::ZERO, |mark| mark.committed);
+        let Some(recent) = self.commit_marks.front().map(|mark| mark.committed) else { return false };
         self.learners.values().any(|l| l.peer == peer && l.stage == Stage::Synced && l.acked >= recent)
     }
 }
@@ -102,6 +103,11 @@ impl Zab {
         }
         if votes_alike(&newest.ensemble, &next.ensemble) {
             return Ok(());
+        }
+        if leading.commit_marks.is_empty() {
+            return Err(ReconfigRefusal::Unavailable(
+                "the leader has just been established and does not know yet which members are in sync; ask again".into(),
+            ));
         }
         let in_sync = |id: PeerId| id == self.config.me || leading.is_in_sync(id);
         let weighted = |&(_, m): &(PeerId, Membership)| matches!(m, Membership::Voter { weight: 1.., .. });

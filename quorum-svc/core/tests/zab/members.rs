@@ -215,6 +215,23 @@ fn r05_a_new_voter_learns_before_it_counts() {
 }
 
 #[test]
+fn r05_right_after_its_establishment_a_leader_knows_of_no_member_that_is_in_sync() {
+    let mut w = grown(4);
+    w.crash(3);
+    w.settle();
+    w.elect(2, &[1, 2, 4]);
+    w.settle();
+    assert!(w.serving(2) && w.role(2) == Role::Leading && w.serving(4));
+    let asked = w.reconfigure(2, &[1, 2, 4], &[]);
+    assert!(matches!(refusal(&w, 2, asked), ReconfigRefusal::Unavailable(_)));
+    assert!(!w.roster(2).is_joint());
+    w.run(PING * 2);
+    let again = w.reconfigure(2, &[1, 2, 3, 4], &[]);
+    w.settle();
+    assert!(matches!(w.reconfigured(2, again), Some(Ok(_))));
+}
+
+#[test]
 fn r05_a_change_after_which_no_quorum_is_there_needs_force() {
     let mut w = grown(4);
     w.crash(1);
@@ -293,6 +310,8 @@ fn r08_a_leader_without_a_vote_in_the_new_list_does_not_count_itself_there() {
 fn r09_a_leader_that_loses_its_vote_is_needed_until_the_end_is_committed() {
     let mut w = World::new(2, 0);
     w.elect_all(2);
+    // Before, it does not know who is in sync.
+    w.run(PING);
     w.reconfigure(2, &[1], &[]);
     while w.roster(2).is_joint() {
         let step = *w.steps().first().expect("a step");
