@@ -10,7 +10,7 @@ mod codec;
 mod history;
 mod refusal;
 
-pub use codec::BadRoster;
+pub use codec::{BadRoster, ROSTER_IDS_MAX};
 pub use history::RosterHistory;
 pub use refusal::ReconfigRefusal;
 

@@ -86,6 +86,23 @@ fn a_roster_survives_as_bytes_and_any_part_of_it_is_refused() {
 }
 
 #[test]
+fn a_roster_that_no_server_could_read_is_known_before_it_is_written() {
+    let with = |removed: u32| {
+        let removed = (10..10 + removed).map(PeerId).collect();
+        Roster::settled(z(5), Configuration { removed, ..configuration(&[1, 2, 3]) })
+    };
+    assert!(with(ROSTER_IDS_MAX).can_be_read());
+    assert!(!with(ROSTER_IDS_MAX + 1).can_be_read());
+    let host = |len: usize| {
+        let mut roster = with(0);
+        let contact = Contact { host: "h".repeat(len), client_port: 1, quorum_port: 2, election_port: 3 };
+        roster.current.contacts.insert(PeerId(1), contact);
+        roster.can_be_read()
+    };
+    assert!(host(255) && !host(256) && !host(0));
+}
+
+#[test]
 fn r03_a_change_follows_no_other_and_ends_with_its_own_list() {
     let first = Roster::initial(Ensemble::of_voters(1..=3).unwrap());
     let change = joint(&[1, 2, 3], &[2, 3, 4]);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::peer::Damage;
-use api::{Body, Configuration, Ensemble, EnsembleId, Entry, PeerId, Roster};
+use api::{Body, Configuration, Ensemble, EnsembleId, Entry, PeerId, ROSTER_IDS_MAX, Roster};
 
 use crate::disk::{Disk, Doing};
 use crate::log_place::LogPlace;
@@ -129,7 +129,15 @@ impl Offline {
         let contacts = roster.newest().contacts.clone();
         let current =
             Configuration { version: zxid, ..roster.newest().changed_to(members.clone(), contacts) };
-        let body = Body::Members(Arc::new(Roster::settled(zxid, current)));
+        let former = current.removed.len();
+        let roster = Roster::settled(zxid, current);
+        if !roster.can_be_read() {
+            return Err(StorageError::Contradiction(format!(
+                "with {former} former members the new list has more than the {ROSTER_IDS_MAX} that an ensemble remembers, or \
+                 something else that no server could read. Nothing was changed: keep some of the old members in the new list"
+            )));
+        }
+        let body = Body::Members(Arc::new(roster));
         let time_ms = self.epochs().last_stamp.time_ms;
         Ok(Some(Entry { zxid, time_ms, origin: None, body, trace: None }))
     }

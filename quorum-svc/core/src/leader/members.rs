@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Body, Entry, Membership, PeerId, Reconfig, ReconfigRefusal, Roster, Ticket, Time, Zxid, votes_alike,
+    Body, Entry, Membership, PeerId, ROSTER_IDS_MAX, Reconfig, ReconfigRefusal, Roster, Ticket, Time, Zxid,
+    votes_alike,
 };
 
 use super::{Leading, Learner, Stage};
@@ -100,6 +101,14 @@ impl Zab {
         let reused: Vec<PeerId> = ids.filter(|id| newest.removed.contains(id)).collect();
         if !reused.is_empty() && !is_on(Mutant::RemovedIdReused) {
             return Err(ReconfigRefusal::IdReused { ids: reused });
+        }
+        // Both entries of the change have what this one has.
+        if !Roster::joint(newest.version, newest.clone(), next.clone()).can_be_read() {
+            return Err(ReconfigRefusal::Invalid(format!(
+                "with {} former members the new configuration has more than the {ROSTER_IDS_MAX} that an ensemble remembers, or \
+                 something else that no server could read: keep some of the members that the request leaves out",
+                next.removed.len()
+            )));
         }
         if votes_alike(&newest.ensemble, &next.ensemble) {
             return Ok(());

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use api::ports::Role;
-use api::{PeerId, ReconfigRefusal, Zxid};
+use api::{PeerId, ROSTER_IDS_MAX, ReconfigRefusal, Zxid};
 use invariants::Answer;
 
 use crate::world::{INIT_LIMIT, PING, SYNC_LIMIT, Step, World};
@@ -496,6 +496,32 @@ fn r15_the_id_of_a_former_member_is_not_used_again() {
     let asked = w.reconfigure(3, &[1, 2, 3], &[4]);
     w.settle();
     assert_eq!(refusal(&w, 3, asked), ReconfigRefusal::IdReused { ids: vec![PeerId(4)] });
+}
+
+#[test]
+fn r15_no_change_is_proposed_that_no_server_could_read() {
+    let mut w = World::new(3, 0);
+    w.elect_all(3);
+    let change = |w: &mut World, joiners: std::ops::Range<u32>| {
+        let asked = w.reconfigure(3, &[1, 2, 3], &joiners.collect::<Vec<_>>());
+        w.settle();
+        w.reconfigured(3, asked).expect("an answer")
+    };
+    let max = ROSTER_IDS_MAX;
+    // As many former members as there may be, and one more.
+    for joiners in [10..910, 0..0, 910..10 + max + 1] {
+        change(&mut w, joiners).unwrap();
+    }
+    change(&mut w, 10 + max..10 + max + 1).unwrap();
+    assert_eq!(u32::try_from(w.roster(3).newest().removed.len()), Ok(max));
+    assert!(w.roster(3).can_be_read());
+    let before = w.roster(3).clone();
+    assert!(matches!(change(&mut w, 0..0), Err(ReconfigRefusal::Invalid(why)) if why.contains("1025")));
+    assert_eq!(w.roster(3), &before);
+    for id in 1..=3 {
+        let rosters: Vec<_> = w.nodes[&id].log.iter().filter_map(|e| e.body.roster()).collect();
+        assert!(!rosters.is_empty() && rosters.iter().all(|r| r.can_be_read()), "{id}");
+    }
 }
 
 #[test]

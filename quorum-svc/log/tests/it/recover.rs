@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use api::{Body, Build, Configuration, Ensemble, EnsembleId, Entry, Epoch, PeerId, Roster, Zxid};
+use api::{
+    Body, Build, Configuration, Ensemble, EnsembleId, Entry, Epoch, PeerId, ROSTER_IDS_MAX, Roster, Zxid,
+};
 use quorum_log::{Base, Crash, Disk, Epochs, MemDisk, Offline, Storage, StorageError, StorageOptions};
 
 use crate::common::{crashes, entry, three, z};
@@ -35,11 +37,18 @@ fn roster(since: Zxid, voters: u32) -> Arc<Roster> {
 
 /// The directory of a server of the ensemble [`OLD`] that has grown to five voters.
 fn grown() -> MemDisk {
+    grown_with(0)
+}
+
+/// The same with so many former members.
+fn grown_with(former: u32) -> MemDisk {
     let disk = MemDisk::new();
     let mut opened = storage(&disk);
     let epochs = Epochs { accepted: Epoch(3), current: Epoch(3), ensemble: Some(OLD), ..Epochs::default() };
     opened.epochs.store(epochs).unwrap();
-    let body = Body::Members(roster(z(3, 1), 5));
+    let removed = (10..10 + former).map(PeerId).collect();
+    let current = Configuration { removed, ..roster(z(3, 1), 5).current().clone() };
+    let body = Body::Members(Arc::new(Roster::settled(z(3, 1), current)));
     let members = Entry { zxid: z(3, 1), time_ms: 5, origin: None, body, trace: None };
     opened.log.append(&[entry(z(3, 0), 0, 36), members, entry(z(3, 2), 0, 36)]).unwrap();
     opened.log.sync().unwrap();
@@ -109,5 +118,18 @@ fn b02_a_log_without_a_place_for_the_new_members_is_refused_and_nothing_changes(
     let before = facts(&disk);
     let message = found(&disk, NEW).unwrap_err().to_string();
     assert!(message.contains("last place of its epoch") && message.contains("another node"), "{message}");
+    assert_eq!(facts(&disk), before);
+}
+
+#[test]
+fn b02_more_former_members_than_a_log_may_name_are_refused_and_nothing_changes() {
+    // Four of the five voters are left out.
+    let full = grown_with(ROSTER_IDS_MAX - 4);
+    found(&full, NEW).unwrap();
+    assert_eq!(facts(&full), (Some(NEW), alone(), alone()));
+    let disk = grown_with(ROSTER_IDS_MAX - 3);
+    let before = facts(&disk);
+    let message = found(&disk, NEW).unwrap_err().to_string();
+    assert!(message.contains("1025 former members") && message.contains("keep some"), "{message}");
     assert_eq!(facts(&disk), before);
 }
