@@ -61,6 +61,9 @@ impl Election {
             if notification.round > self.round {
                 return self.begin_round(now, notification.round);
             }
+            if self.votes_for_needless_stranger() {
+                return self.renew(now);
+            }
             if notification.round < self.round {
                 self.tell(from);
             } else if self.adopt_best() {
@@ -196,10 +199,20 @@ impl Election {
         })
     }
 
-    /// Whether the linked servers, and this one, are a quorum of the members that count here.
+    /// Whether the looking servers and this one can elect one of the members that count here. Servers that know of a later
+    /// change do not count: they need a winner by that change.
     fn can_elect(&self) -> bool {
-        let linked = self.links.keys().copied().chain([self.config.me]).collect();
-        self.roster.is_quorum(&linked)
+        let votes_like_us = |n: &Notification| n.state == Role::Looking && n.members <= self.roster.since();
+        let others = self.heard().filter(|(_, n)| votes_like_us(n)).map(|(peer, _)| peer);
+        self.roster.is_quorum(&others.chain([self.config.me]).collect())
+    }
+
+    /// Whether this voter's proposal is a server that it does not know, from the time before it heard enough of the members
+    /// that can do without that one. Votes only get better within a round, so it takes another round to leave it.
+    fn votes_for_needless_stranger(&self) -> bool {
+        let State::Looking(looking) = &self.state else { return false };
+        let stranger = |vote: Vote| vote.leader != self.config.me && !self.roster.can_lead(vote.leader);
+        self.votes() && looking.proposal.is_some_and(stranger) && self.can_elect()
     }
 
     /// Begins again: the server that this one votes for cannot lead any more.
