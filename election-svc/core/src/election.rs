@@ -327,9 +327,10 @@ impl Election {
         self.roster.is_voter(self.config.me)
     }
 
-    /// Sends the state of this server to `peer`. Observers send nothing to each other.
+    /// Sends the state of this server to `peer`. Observers send nothing to each other, unless one may have a vote by a change
+    /// that it does not know.
     pub(crate) fn tell(&mut self, peer: PeerId) {
-        if (self.votes() || self.roster.membership(peer) != Some(Membership::Observer))
+        if (self.may_vote() || self.roster.membership(peer) != Some(Membership::Observer))
             && let Some(notification) = self.notification()
         {
             self.outputs.push_back(Output::Send { to: peer, notification });

@@ -138,6 +138,43 @@ fn r13_a_member_does_not_count_on_the_votes_of_servers_that_know_of_a_later_chan
     assert_eq!(net.leaders(), [(1, 5), (2, 5), (4, 5), (5, 5)]);
 }
 
+/// Server 5 gets a vote by the change whose beginning it lacks, and its observers' list says that it has none. Servers 1, 2
+/// and 4 need it.
+#[test]
+fn r13_a_new_voter_that_missed_its_promotion_votes() {
+    let mut net = Net::new([voter(1, 1), voter(2, 1), voter(3, 1), observer(4), observer(5)]);
+    for id in [1, 2, 4, 5] {
+        net.start_idle(id);
+    }
+    for id in [1, 2, 4] {
+        joint(&mut net, id, &[1, 2, 3], &[3, 4, 5]);
+    }
+    net.input(5, Input::Elect(None));
+    for id in [1, 2, 4] {
+        net.input(id, Input::Elect(Some(at(1, 5))));
+    }
+    net.run_ms(5_000);
+    assert_eq!(net.leaders(), [(1, 4), (2, 4), (4, 4), (5, 4)]);
+}
+
+/// Server 5 is an observer before and after the change that it missed.
+#[test]
+fn r13_an_observer_that_missed_a_change_adds_no_vote() {
+    let mut net = Net::new([voter(1, 1), voter(2, 1), voter(3, 1), voter(4, 1), observer(5)]);
+    for id in [1, 2, 5] {
+        net.start_idle(id);
+    }
+    for id in [1, 2] {
+        joint(&mut net, id, &[1, 2, 3, 4], &[1, 2, 3]);
+    }
+    net.input(5, Input::Elect(None));
+    for id in [1, 2] {
+        net.input(id, Input::Elect(Some(at(1, 5))));
+    }
+    net.run_ms(5_000);
+    assert_eq!(net.elected, [], "two of four voters and an observer");
+}
+
 /// Each server first hears the candidate that it does not know, and then those that can do without it.
 #[test]
 fn r07_a_vote_for_a_candidate_by_a_change_is_taken_back_once_the_known_members_can_elect() {
