@@ -10,7 +10,7 @@ mod codec;
 mod history;
 mod refusal;
 
-pub use codec::BadRoster;
+pub use codec::{BadRoster, ROSTER_IDS_MAX};
 pub use history::RosterHistory;
 pub use refusal::ReconfigRefusal;
 
@@ -48,12 +48,14 @@ impl Configuration {
         Configuration { version: Zxid::ZERO, ensemble, contacts, removed }
     }
 
-    /// The configuration that follows this one with these members. Ids that are left out count as removed.
+    /// The configuration that follows this one with these members. Ids that are left out count as removed, and members do not:
+    /// `recover members` may bring a former one back.
     #[must_use]
     pub fn changed_to(&self, ensemble: Ensemble, mut contacts: BTreeMap<PeerId, Contact>) -> Configuration {
         contacts.retain(|&id, _| ensemble.membership(id).is_some());
         let gone = self.ensemble.members().map(|(id, _)| id).filter(|&id| ensemble.membership(id).is_none());
-        let removed = self.removed.iter().copied().chain(gone).collect();
+        let former = self.removed.iter().copied().filter(|&id| ensemble.membership(id).is_none());
+        let removed = former.chain(gone).collect();
         Configuration { version: self.version, ensemble, contacts, removed }
     }
 

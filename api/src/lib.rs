@@ -40,7 +40,8 @@ pub use command::{
     Command, CommandBody, RequestHash, SessionId, SessionToken, StreamId, TokenHash, WriteNumber,
 };
 pub use configuration::{
-    BadRoster, Configuration, Contact, Reconfig, ReconfigRefusal, Roster, RosterHistory, votes_alike,
+    BadRoster, Configuration, Contact, ROSTER_IDS_MAX, Reconfig, ReconfigRefusal, Roster, RosterHistory,
+    votes_alike,
 };
 pub use ensemble::{BadMembers, Ensemble, EnsembleError, Member, Membership};
 pub use entry::{Entry, EpochSpan, History, Origin, Stamp, Ticket};

@@ -30,8 +30,8 @@ use crate::{Ensemble, Member, Membership, PeerId, Zxid};
 
 use super::{Configuration, Contact, Roster};
 
-/// Members of a configuration at most, and removed ids.
-const COUNT_MAX: u32 = 1024;
+/// Members of a configuration at most, and removed ids. [`Roster::decode`] refuses more.
+pub const ROSTER_IDS_MAX: u32 = 1024;
 
 /// No roster of this version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -39,7 +39,8 @@ const COUNT_MAX: u32 = 1024;
 pub struct BadRoster;
 
 impl Roster {
-    /// As bytes. A host of more than 255 bytes is left out with its ports.
+    /// As bytes. A host of more than 255 bytes is left out with its ports. Not every roster can be read again: see
+    /// [`Roster::can_be_read`].
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
@@ -47,6 +48,12 @@ impl Roster {
         out.push(u8::from(self.next.is_some()));
         self.configurations().for_each(|configuration| encode(configuration, &mut out));
         out
+    }
+
+    /// Whether its bytes give the same roster again. No log may get another one: no server could read it.
+    #[must_use]
+    pub fn can_be_read(&self) -> bool {
+        Roster::decode(&self.encode()).as_ref() == Ok(self)
     }
 
     /// From bytes, all of which belong to it.
@@ -128,7 +135,7 @@ impl<'a> From<'a> {
     }
 
     fn count(&mut self) -> Result<u32, BadRoster> {
-        self.u32().and_then(|count| if count > COUNT_MAX { Err(BadRoster) } else { Ok(count) })
+        self.u32().and_then(|count| if count > ROSTER_IDS_MAX { Err(BadRoster) } else { Ok(count) })
     }
 
     fn configuration(&mut self) -> Result<Configuration, BadRoster> {

@@ -58,6 +58,19 @@ fn r09_a_member_of_either_list_takes_part_with_its_greater_part() {
 }
 
 #[test]
+fn a_member_that_is_back_is_no_former_one() {
+    let three = configuration(&[1, 2, 3]);
+    let change = |from: &Configuration, ids: &[u32]| {
+        from.changed_to(Ensemble::of_voters(ids.iter().copied()).unwrap(), BTreeMap::new())
+    };
+    let without = change(&three, &[1]);
+    assert_eq!(without.removed, set(&[2, 3]));
+    let back = change(&without, &[1, 2]);
+    assert_eq!(back.removed, set(&[3]));
+    assert_eq!(change(&back, &[1, 2, 4]).removed, set(&[3]), "the next change keeps it");
+}
+
+#[test]
 fn a_roster_survives_as_bytes_and_any_part_of_it_is_refused() {
     let mut roster = joint(&[1, 2, 3], &[2, 3, 4]);
     let contact =
@@ -70,6 +83,23 @@ fn a_roster_survives_as_bytes_and_any_part_of_it_is_refused() {
         assert_eq!(Roster::decode(&bytes[..end]), Err(BadRoster), "{end}");
     }
     assert_eq!(Roster::decode(&[bytes, vec![0]].concat()), Err(BadRoster));
+}
+
+#[test]
+fn a_roster_that_no_server_could_read_is_known_before_it_is_written() {
+    let with = |removed: u32| {
+        let removed = (10..10 + removed).map(PeerId).collect();
+        Roster::settled(z(5), Configuration { removed, ..configuration(&[1, 2, 3]) })
+    };
+    assert!(with(ROSTER_IDS_MAX).can_be_read());
+    assert!(!with(ROSTER_IDS_MAX + 1).can_be_read());
+    let host = |len: usize| {
+        let mut roster = with(0);
+        let contact = Contact { host: "h".repeat(len), client_port: 1, quorum_port: 2, election_port: 3 };
+        roster.current.contacts.insert(PeerId(1), contact);
+        roster.can_be_read()
+    };
+    assert!(host(255) && !host(256) && !host(0));
 }
 
 #[test]

@@ -228,7 +228,7 @@ impl Election {
         self.on_lost(now, peer);
     }
 
-    fn on_received(&mut self, now: Time, from: PeerId, notification: Notification) {
+    fn on_received(&mut self, now: Time, from: PeerId, mut notification: Notification) {
         if !self.links.contains_key(&from) {
             return;
         }
@@ -240,6 +240,10 @@ impl Election {
                 self.tell(from);
             }
             return;
+        }
+        if asks && notification.vote.is_some_and(|vote| !self.may_lead(vote.leader, knows_more)) {
+            // The sender looks, and its earlier vote counts no longer; this one counts nothing here.
+            notification.vote = None;
         }
         if !self.is_sound(from, &notification) {
             return;
@@ -253,11 +257,16 @@ impl Election {
         }
     }
 
-    /// Whether a voter may send this: a vote must name a server that can lead, and only the leader
-    /// itself leads. A sender that knows of a later change of the members may name one of the new ones.
+    /// Whether a voter may name `id`. A sender that knows of a later change of the members may name one of the new ones.
+    fn may_lead(&self, id: PeerId, knows_more: bool) -> bool {
+        knows_more || self.roster.can_lead(id) || self.is_offered(id)
+    }
+
+    /// Whether a voter may send this: a vote must name a server that [may lead](Self::may_lead), and only the leader itself
+    /// leads.
     fn is_sound(&self, from: PeerId, notification: &Notification) -> bool {
         let knows_more = notification.members > self.roster.since();
-        let can_lead = |id| knows_more || self.roster.can_lead(id) || self.is_offered(id);
+        let can_lead = |id| self.may_lead(id, knows_more);
         match (notification.state, notification.vote) {
             (Role::Looking, None) => true,
             (Role::Looking, Some(vote)) => can_lead(vote.leader),
@@ -318,9 +327,10 @@ impl Election {
         self.roster.is_voter(self.config.me)
     }
 
-    /// Sends the state of this server to `peer`. Observers send nothing to each other.
+    /// Sends the state of this server to `peer`. Observers send nothing to each other, unless one may have a vote by a change
+    /// that it does not know.
     pub(crate) fn tell(&mut self, peer: PeerId) {
-        if (self.votes() || self.roster.membership(peer) != Some(Membership::Observer))
+        if (self.may_vote() || self.roster.membership(peer) != Some(Membership::Observer))
             && let Some(notification) = self.notification()
         {
             self.outputs.push_back(Output::Send { to: peer, notification });

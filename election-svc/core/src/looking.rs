@@ -14,7 +14,8 @@ use crate::{Election, Notification, Round, Vote};
 pub(crate) struct Looking {
     /// The vote for this server itself; `None` if it cannot or does not want to lead.
     own: Option<Vote>,
-    /// The best vote of this round, which is this server's own vote as well. Observers never have one.
+    /// The best vote of this round, which is this server's own vote as well. Observers have none, unless they
+    /// [know less](Election::knows_less) than others.
     pub(crate) proposal: Option<Vote>,
     /// Deadline to decide for the proposal. Set while a quorum holds it.
     decide_at: Option<Time>,
@@ -60,6 +61,9 @@ impl Election {
         if notification.state == Role::Looking && self.takes_part() {
             if notification.round > self.round {
                 return self.begin_round(now, notification.round);
+            }
+            if self.votes_for_needless_stranger() {
+                return self.renew(now);
             }
             if notification.round < self.round {
                 self.tell(from);
@@ -112,14 +116,14 @@ impl Election {
     /// Adopts the best received vote of this round if it is better than this server's proposal. Returns
     /// whether it was.
     fn adopt_best(&mut self) -> bool {
-        let among_us = self.can_elect();
+        let (among_us, may_vote) = (self.can_elect(), self.may_vote());
         let State::Looking(looking) = &mut self.state else { return false };
         let of_this_round = |n: &&Notification| n.state == Role::Looking && n.round == self.round;
         let votes = self.links.values().flatten().filter(of_this_round).filter_map(|n| n.vote);
         // A candidate that is no member here may stand by a change that never comes to pass. It gets this vote only where the
         // members that this server knows cannot elect one of their own.
         let best = votes.filter(|vote| !among_us || self.roster.can_lead(vote.leader)).max();
-        if !self.roster.is_voter(self.config.me) || best <= looking.proposal {
+        if !may_vote || best <= looking.proposal {
             return false;
         }
         looking.proposal = best;
@@ -196,10 +200,20 @@ impl Election {
         })
     }
 
-    /// Whether the linked servers, and this one, are a quorum of the members that count here.
+    /// Whether the looking servers and this one can elect one of the members that count here. Servers that know of a later
+    /// change do not count: they need a winner by that change.
     fn can_elect(&self) -> bool {
-        let linked = self.links.keys().copied().chain([self.config.me]).collect();
-        self.roster.is_quorum(&linked)
+        let votes_like_us = |n: &Notification| n.state == Role::Looking && n.members <= self.roster.since();
+        let others = self.heard().filter(|(_, n)| votes_like_us(n)).map(|(peer, _)| peer);
+        self.roster.is_quorum(&others.chain([self.config.me]).collect())
+    }
+
+    /// Whether this voter's proposal is a server that it does not know, from the time before it heard enough of the members
+    /// that can do without that one. Votes only get better within a round, so it takes another round to leave it.
+    fn votes_for_needless_stranger(&self) -> bool {
+        let State::Looking(looking) = &self.state else { return false };
+        let stranger = |vote: Vote| vote.leader != self.config.me && !self.roster.can_lead(vote.leader);
+        self.votes() && looking.proposal.is_some_and(stranger) && self.can_elect()
     }
 
     /// Begins again: the server that this one votes for cannot lead any more.
@@ -207,9 +221,20 @@ impl Election {
         self.begin_round(now, self.round.next());
     }
 
-    /// Whether this server votes, or stands without a vote.
+    /// Whether a looking server knows of a later change of the members. That may have given this server a vote without which
+    /// no other server can win, so this one votes, and the candidate counts by its own list.
+    fn knows_less(&self) -> bool {
+        self.heard().any(|(_, n)| n.state == Role::Looking && n.members > self.roster.since())
+    }
+
+    /// Whether this server is a voter, for all that it knows.
+    pub(crate) fn may_vote(&self) -> bool {
+        self.votes() || self.knows_less()
+    }
+
+    /// Whether this server may vote, or stands without a vote.
     fn takes_part(&self) -> bool {
-        self.votes() || matches!(&self.state, State::Looking(looking) if looking.stands())
+        self.may_vote() || matches!(&self.state, State::Looking(looking) if looking.stands())
     }
 
     /// The last notification of each linked voter.

@@ -476,7 +476,9 @@ impl Zab {
         }
         leading.next_ping = now + self.config.ping_interval;
         leading.round_wanted = true;
-        leading.mark_commit(now, self.committed);
+        if leading.established() {
+            leading.mark_commit(now, self.committed);
+        }
         // S18: the leader drops a silent learner, and only that one.
         let limit = |l: &Learner| match l.stage {
             Stage::Synced => self.config.sync_limit,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::peer::Damage;
-use api::{Body, Configuration, Ensemble, EnsembleId, Entry, PeerId, Roster};
+use api::{Body, Configuration, Ensemble, EnsembleId, Entry, PeerId, ROSTER_IDS_MAX, Roster};
 
 use crate::disk::{Disk, Doing};
 use crate::log_place::LogPlace;
@@ -65,7 +65,7 @@ impl Offline {
     /// log](Offline::find_log); if that names members, an entry with the new ones follows. `run` is random.
     ///
     /// # Errors
-    /// A failure of the disk, or a damaged log. The completed steps are safe: repeat the call.
+    /// A failure of the disk, a damaged log, or one without a place for the entry. The completed steps are safe: repeat the call.
     pub fn found(
         mut self,
         log: &Path,
@@ -73,10 +73,18 @@ impl Offline {
         id: EnsembleId,
         run: u64,
     ) -> Result<(), StorageError> {
-        self.append_members(log, &members)?;
-        // The id first: no server of the old ensemble accepts this node with the new id.
+        let options = LogOptions { may_create: false, ..LogOptions::default() };
+        let mut log = Log::open(self.disk.clone(), log, options)?;
+        let entry = self.entry_with(&log, &members)?;
+        // The id first: no server of the old ensemble accepts this node with the new id. A node with the new members in its log
+        // and the old id could lead alone next to the old ensemble.
         let before = self.epochs();
         self.epochs.store(Epochs { ensemble: Some(id), damage: Damage::None, ..before })?;
+        if let Some(entry) = entry {
+            log.append(&[entry])?;
+            log.sync()?;
+        }
+        drop(log);
         self.renew_incarnations(self.owner.id, run)?;
         let owner = Owner { members, ..self.owner.clone() };
         self.assign(owner)
@@ -104,25 +112,34 @@ impl Offline {
         Ok(self.epochs.store(Epochs { damage: Damage::None, ..before })?)
     }
 
-    /// Members in the log count more than those of the directory. The entry is the last one of this log and of its copies; a
-    /// leader of the new ensemble commits it with its marker.
-    fn append_members(&self, log: &Path, members: &Ensemble) -> Result<(), StorageError> {
-        let options = LogOptions { may_create: false, ..LogOptions::default() };
-        let mut log = Log::open(self.disk.clone(), log, options)?;
-        let (Some(roster), Some(zxid)) = (log.rosters().last().cloned(), log.history().last().next()) else {
-            return Ok(());
-        };
+    /// The entry that is needed so that these members count: those in the log count more than those of the directory. `None`
+    /// if the log names none, or these. It becomes the last one of this log and of its copies; a leader of the new ensemble
+    /// commits it with its marker.
+    fn entry_with(&self, log: &Log, members: &Ensemble) -> Result<Option<Entry>, StorageError> {
+        let Some(roster) = log.rosters().last().cloned() else { return Ok(None) };
         if !roster.is_joint() && roster.current().ensemble == *members {
-            return Ok(());
+            return Ok(None);
         }
+        let last = log.history().last();
+        let Some(zxid) = last.next() else {
+            return Err(StorageError::Contradiction(format!(
+                "the log ends with {last}, the last place of its epoch, so no entry with the new members can follow, and the old                  members would still count. Nothing was changed: recover from the directory of another node"
+            )));
+        };
         let contacts = roster.newest().contacts.clone();
         let current =
             Configuration { version: zxid, ..roster.newest().changed_to(members.clone(), contacts) };
-        let body = Body::Members(Arc::new(Roster::settled(zxid, current)));
+        let former = current.removed.len();
+        let roster = Roster::settled(zxid, current);
+        if !roster.can_be_read() {
+            return Err(StorageError::Contradiction(format!(
+                "with {former} former members the new list has more than the {ROSTER_IDS_MAX} that an ensemble remembers, or \
+                 something else that no server could read. Nothing was changed: keep some of the old members in the new list"
+            )));
+        }
+        let body = Body::Members(Arc::new(roster));
         let time_ms = self.epochs().last_stamp.time_ms;
-        log.append(&[Entry { zxid, time_ms, origin: None, body, trace: None }])?;
-        log.sync()?;
-        Ok(())
+        Ok(Some(Entry { zxid, time_ms, origin: None, body, trace: None }))
     }
 
     /// Also assigns the directory of a store in a process of its own, which has an identity as well.

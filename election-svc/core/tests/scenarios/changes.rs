@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use api::ports::Role;
-use api::{Configuration, Ensemble, Epoch, Roster, Zxid};
-use election_core::Input;
+use api::{Configuration, Ensemble, Epoch, PeerId, Roster, Zxid};
+use election_core::{Config, Election, Input};
 
 use crate::net::*;
 
@@ -118,6 +118,82 @@ fn r13_a_member_that_missed_the_change_joins_a_leader_that_it_does_not_know() {
     net.start(3, at(1, 2));
     net.run_ms(1_000);
     assert_eq!(net.leaders(), [(3, 5), (4, 5), (5, 5)]);
+}
+
+/// Server 2 alone lacks the beginning of the change, and the leader, server 3, is gone. Servers 1, 4 and 5 need its vote.
+#[test]
+fn r13_a_member_does_not_count_on_the_votes_of_servers_that_know_of_a_later_change() {
+    let mut net = Net::of_voters(3);
+    for id in [1, 2, 4, 5] {
+        net.start_idle(id);
+    }
+    for id in [1, 4, 5] {
+        joint(&mut net, id, &[1, 2, 3], &[3, 4, 5]);
+    }
+    net.elect(2, at(1, 4));
+    for id in [1, 4, 5] {
+        net.elect(id, at(1, 5));
+    }
+    net.run_ms(5_000);
+    assert_eq!(net.leaders(), [(1, 5), (2, 5), (4, 5), (5, 5)]);
+}
+
+/// Server 5 gets a vote by the change whose beginning it lacks, and its observers' list says that it has none. Servers 1, 2
+/// and 4 need it.
+#[test]
+fn r13_a_new_voter_that_missed_its_promotion_votes() {
+    let mut net = Net::new([voter(1, 1), voter(2, 1), voter(3, 1), observer(4), observer(5)]);
+    for id in [1, 2, 4, 5] {
+        net.start_idle(id);
+    }
+    for id in [1, 2, 4] {
+        joint(&mut net, id, &[1, 2, 3], &[3, 4, 5]);
+    }
+    net.input(5, Input::Elect(None));
+    for id in [1, 2, 4] {
+        net.input(id, Input::Elect(Some(at(1, 5))));
+    }
+    net.run_ms(5_000);
+    assert_eq!(net.leaders(), [(1, 4), (2, 4), (4, 4), (5, 4)]);
+}
+
+/// Server 5 is an observer before and after the change that it missed.
+#[test]
+fn r13_an_observer_that_missed_a_change_adds_no_vote() {
+    let mut net = Net::new([voter(1, 1), voter(2, 1), voter(3, 1), voter(4, 1), observer(5)]);
+    for id in [1, 2, 5] {
+        net.start_idle(id);
+    }
+    for id in [1, 2] {
+        joint(&mut net, id, &[1, 2, 3, 4], &[1, 2, 3]);
+    }
+    net.input(5, Input::Elect(None));
+    for id in [1, 2] {
+        net.input(id, Input::Elect(Some(at(1, 5))));
+    }
+    net.run_ms(5_000);
+    assert_eq!(net.elected, [], "two of four voters and an observer");
+}
+
+/// Each server first hears the candidate that it does not know, and then those that can do without it.
+#[test]
+fn r07_a_vote_for_a_candidate_by_a_change_is_taken_back_once_the_known_members_can_elect() {
+    let mut net = Net::of_voters(3);
+    net.start_idle(4);
+    joint(&mut net, 4, &[1, 2, 3], &[4, 5, 6]);
+    net.elect(4, at(1, 5));
+    for id in 1..=3 {
+        net.nodes.insert(id, Election::new(Config::new(PeerId(id), Ensemble::of_voters(1..=3).unwrap())));
+        net.link(id, 4);
+        net.elect(id, at(1, 4));
+    }
+    net.run_ms(1_000);
+    assert_eq!(net.states()[0], (1, Role::Looking, Some(4)));
+    for (a, b) in [(1, 2), (1, 3), (2, 3)] {
+        net.link(a, b);
+    }
+    net.run_ms(5_000);
+    assert!([1, 2, 3].iter().all(|&id| net.leaders().contains(&(id, 3))), "{:?}", net.states());
 }
 
 #[test]

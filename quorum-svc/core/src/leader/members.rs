@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Body, Entry, Membership, PeerId, Reconfig, ReconfigRefusal, Roster, Ticket, Time, Zxid, votes_alike,
+    Body, Entry, Membership, PeerId, ROSTER_IDS_MAX, Reconfig, ReconfigRefusal, Roster, Ticket, Time, Zxid,
+    votes_alike,
 };
 
 use super::{Leading, Learner, Stage};
@@ -38,7 +39,7 @@ pub(super) struct CommitMark {
 }
 
 impl Leading {
-    /// Notes the commit point, once in each interval of pings.
+    /// Notes the commit point, once in each interval of pings of an established leader.
     pub(super) fn mark_commit(&mut self, now: Time, committed: Zxid) {
         self.commit_marks.push_back(CommitMark { at: now, committed });
         while self.commit_marks.get(1).is_some_and(|mark| now.since(mark.at) >= IN_SYNC) {
@@ -46,9 +47,10 @@ impl Leading {
         }
     }
 
-    /// The learner of this peer has acknowledged what was committed [`IN_SYNC`] ago.
+    /// The learner of this peer has acknowledged what was committed [`IN_SYNC`] ago. A leader that has noted no commit point
+    /// yet cannot know that of any.
     fn is_in_sync(&self, peer: PeerId) -> bool {
-        let recent = self.commit_marks.front().map_or(Zxid::ZERO, |mark| mark.committed);
+        let Some(recent) = self.commit_marks.front().map(|mark| mark.committed) else { return false };
         self.learners.values().any(|l| l.peer == peer && l.stage == Stage::Synced && l.acked >= recent)
     }
 }
@@ -100,8 +102,21 @@ impl Zab {
         if !reused.is_empty() && !is_on(Mutant::RemovedIdReused) {
             return Err(ReconfigRefusal::IdReused { ids: reused });
         }
+        // Both entries of the change have what this one has.
+        if !Roster::joint(newest.version, newest.clone(), next.clone()).can_be_read() {
+            return Err(ReconfigRefusal::Invalid(format!(
+                "with {} former members the new configuration has more than the {ROSTER_IDS_MAX} that an ensemble remembers, or \
+                 something else that no server could read: keep some of the members that the request leaves out",
+                next.removed.len()
+            )));
+        }
         if votes_alike(&newest.ensemble, &next.ensemble) {
             return Ok(());
+        }
+        if leading.commit_marks.is_empty() {
+            return Err(ReconfigRefusal::Unavailable(
+                "the leader has just been established and does not know yet which members are in sync; ask again".into(),
+            ));
         }
         let in_sync = |id: PeerId| id == self.config.me || leading.is_in_sync(id);
         let weighted = |&(_, m): &(PeerId, Membership)| matches!(m, Membership::Voter { weight: 1.., .. });

@@ -1,14 +1,14 @@
 //! Peers that send arbitrary messages: the core drops the connection or accepts the message, and never
 //! panics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::peer::{Damage, Submission, ToLeader, ToLearner};
 use api::ports::{Refusal, Request, Room};
 use api::{
     Body, Configuration, Ensemble, EnsembleId, Entry, Epoch, EpochSpan, History, Level, LevelRefusal, Levels,
-    Now, Origin, PeerId, Reconfig, Roster, Stamp, Ticket, Time, Zxid,
+    Now, Origin, PeerId, ROSTER_IDS_MAX, Reconfig, Roster, Stamp, Ticket, Time, Zxid,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -126,13 +126,19 @@ fn members() -> impl Strategy<Value = Ensemble> {
 }
 
 fn roster() -> impl Strategy<Value = Roster> {
-    (zxid(), members(), prop::option::of(members())).prop_map(|(since, current, next)| {
-        let current = Configuration { version: since, ..Configuration::initial(current) };
+    (zxid(), members(), removed(), prop::option::of(members())).prop_map(|(since, current, removed, next)| {
+        let current = Configuration { version: since, removed, ..Configuration::initial(current) };
         match next {
             Some(next) => Roster::joint(since, current, Configuration::initial(next)),
             None => Roster::settled(since, current),
         }
     })
+}
+
+/// Former members: a few, or about as many as a roster may have.
+fn removed() -> impl Strategy<Value = BTreeSet<PeerId>> {
+    let many = (ROSTER_IDS_MAX - 3..=ROSTER_IDS_MAX).prop_map(|n| (10..10 + n).map(PeerId).collect());
+    prop_oneof![5 => prop::collection::btree_set((1..9u32).prop_map(PeerId), 0..3), 1 => many]
 }
 
 fn to_learner() -> impl Strategy<Value = ToLearner> {
@@ -220,6 +226,8 @@ impl Alone {
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::Append(entries) => {
+                    let mut rosters = entries.iter().filter_map(|e| e.body.roster());
+                    assert!(rosters.all(|roster| roster.can_be_read()), "an entry that no server can read");
                     self.appended = entries.last().unwrap().zxid;
                     self.disk.push(Input::Persisted { upto: self.appended });
                 }

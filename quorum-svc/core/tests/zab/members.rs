@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use api::ports::Role;
-use api::{PeerId, ReconfigRefusal, Zxid};
+use api::{PeerId, ROSTER_IDS_MAX, ReconfigRefusal, Zxid};
 use invariants::Answer;
 
 use crate::world::{INIT_LIMIT, PING, SYNC_LIMIT, Step, World};
@@ -215,6 +215,23 @@ fn r05_a_new_voter_learns_before_it_counts() {
 }
 
 #[test]
+fn r05_right_after_its_establishment_a_leader_knows_of_no_member_that_is_in_sync() {
+    let mut w = grown(4);
+    w.crash(3);
+    w.settle();
+    w.elect(2, &[1, 2, 4]);
+    w.settle();
+    assert!(w.serving(2) && w.role(2) == Role::Leading && w.serving(4));
+    let asked = w.reconfigure(2, &[1, 2, 4], &[]);
+    assert!(matches!(refusal(&w, 2, asked), ReconfigRefusal::Unavailable(_)));
+    assert!(!w.roster(2).is_joint());
+    w.run(PING * 2);
+    let again = w.reconfigure(2, &[1, 2, 3, 4], &[]);
+    w.settle();
+    assert!(matches!(w.reconfigured(2, again), Some(Ok(_))));
+}
+
+#[test]
 fn r05_a_change_after_which_no_quorum_is_there_needs_force() {
     let mut w = grown(4);
     w.crash(1);
@@ -293,6 +310,8 @@ fn r08_a_leader_without_a_vote_in_the_new_list_does_not_count_itself_there() {
 fn r09_a_leader_that_loses_its_vote_is_needed_until_the_end_is_committed() {
     let mut w = World::new(2, 0);
     w.elect_all(2);
+    // Before, it does not know who is in sync.
+    w.run(PING);
     w.reconfigure(2, &[1], &[]);
     while w.roster(2).is_joint() {
         let step = *w.steps().first().expect("a step");
@@ -477,6 +496,32 @@ fn r15_the_id_of_a_former_member_is_not_used_again() {
     let asked = w.reconfigure(3, &[1, 2, 3], &[4]);
     w.settle();
     assert_eq!(refusal(&w, 3, asked), ReconfigRefusal::IdReused { ids: vec![PeerId(4)] });
+}
+
+#[test]
+fn r15_no_change_is_proposed_that_no_server_could_read() {
+    let mut w = World::new(3, 0);
+    w.elect_all(3);
+    let change = |w: &mut World, joiners: std::ops::Range<u32>| {
+        let asked = w.reconfigure(3, &[1, 2, 3], &joiners.collect::<Vec<_>>());
+        w.settle();
+        w.reconfigured(3, asked).expect("an answer")
+    };
+    let max = ROSTER_IDS_MAX;
+    // As many former members as there may be, and one more.
+    for joiners in [10..910, 0..0, 910..10 + max + 1] {
+        change(&mut w, joiners).unwrap();
+    }
+    change(&mut w, 10 + max..10 + max + 1).unwrap();
+    assert_eq!(u32::try_from(w.roster(3).newest().removed.len()), Ok(max));
+    assert!(w.roster(3).can_be_read());
+    let before = w.roster(3).clone();
+    assert!(matches!(change(&mut w, 0..0), Err(ReconfigRefusal::Invalid(why)) if why.contains("1025")));
+    assert_eq!(w.roster(3), &before);
+    for id in 1..=3 {
+        let rosters: Vec<_> = w.nodes[&id].log.iter().filter_map(|e| e.body.roster()).collect();
+        assert!(!rosters.is_empty() && rosters.iter().all(|r| r.can_be_read()), "{id}");
+    }
 }
 
 #[test]

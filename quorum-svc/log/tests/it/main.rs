@@ -24,6 +24,7 @@ mod log;
 mod members;
 mod model;
 mod reader;
+mod recover;
 mod salvage;
 mod small_files;
 mod snapshots;

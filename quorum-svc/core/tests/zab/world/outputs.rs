@@ -175,6 +175,7 @@ impl World {
             if let Body::Level(level) = e.body {
                 assert!(builds.iter().all(|l| l.contains(level)), "I22: {level} is raised unasked");
             }
+            assert!(e.body.roster().is_none_or(|roster| roster.can_be_read()), "{id} cannot read {}", e.zxid);
             self.node(id).log.push(e.clone());
         }
         self.node(id).disk.queue.push_back(Op::Append(entries));
