@@ -206,6 +206,33 @@ pub enum Users {
     Neighbours,
 }
 
+/// What may be in flight to this node, in bytes.
+#[derive(Clone, Copy)]
+struct Windows {
+    stream: u32,
+    connection: u32,
+    /// Largest HTTP/2 frame.
+    frame: u32,
+}
+
+impl Users {
+    fn windows(self) -> Windows {
+        match self {
+            Users::Clients => {
+                Windows { stream: CLIENT_WINDOW, connection: CLIENT_WINDOW, frame: CLIENT_FRAME }
+            }
+            Users::Members => Windows { stream: PEER_WINDOW, connection: PEER_WINDOW, frame: PEER_FRAME },
+            // The streams of many clients of an edge share a connection, so no stream may use up the window of the others. The
+            // windows of the streams bound it.
+            Users::Neighbours => Windows {
+                stream: PEER_WINDOW / STREAMS,
+                connection: proto::remote::CONNECTION_OF_STREAMS,
+                frame: PEER_FRAME,
+            },
+        }
+    }
+}
+
 impl Bounds {
     /// Of a port for clients.
     #[must_use]
@@ -242,6 +269,10 @@ impl Bounds {
         places::Limits {
             connections,
             per_address: (connections / 2).max(1),
+            per_local_address: match self.users {
+                Users::Clients => (connections - connections / 4).max(1),
+                Users::Members | Users::Neighbours => connections,
+            },
             kept_for_local: if self.users == Users::Clients {
                 KEPT_FOR_LOCAL.min(connections / 4)
             } else {
@@ -379,18 +410,15 @@ async fn serve_one(
 ) -> Option<Closed> {
     let traffic = calls.traffic.clone();
     let service = service_fn(move |request| calls.answer(request));
-    let (window, frame) = match users {
-        Users::Clients => (CLIENT_WINDOW, CLIENT_FRAME),
-        Users::Members | Users::Neighbours => (PEER_WINDOW, PEER_FRAME),
-    };
+    let windows = users.windows();
     let mut trust = connection.trust();
     let connection = Gate::new(connection, traffic.untaken());
     let mut serving = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .initial_stream_window_size(window)
-            .initial_connection_window_size(window)
-            .max_frame_size(frame)
+            .initial_stream_window_size(windows.stream)
+            .initial_connection_window_size(windows.connection)
+            .max_frame_size(windows.frame)
             .max_header_list_size(HEADERS)
             .max_concurrent_streams(STREAMS)
             .max_pending_accept_reset_streams(CANCELLED)

@@ -247,6 +247,9 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 const STREAM_WINDOW: u32 = 4 << 20;
 /// The same for all streams of the connection.
 const CONNECTION_WINDOW: u32 = 8 << 20;
+/// The same for a connection with a stream for each client of an edge, in both directions. The windows of the streams bound what
+/// is in flight. h2 ends a connection with more than one small frame that no reader has taken for each 512 bytes of this.
+pub const CONNECTION_OF_STREAMS: u32 = 256 << 20;
 
 #[cfg(test)]
 mod tests {

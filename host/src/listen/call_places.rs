@@ -23,11 +23,13 @@ pub struct CallPlaces {
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     all: usize,
-    /// From one address, but for those of this machine.
+    /// From one address.
     per_address: usize,
+    /// From one address of this machine: a proxy may stand there for many clients.
+    per_local_address: usize,
     /// Part of the total for unary calls from this machine: probes and administration.
     kept_for_local: usize,
-    /// Part of the total for [watching](Method::watching) calls; one address gets at most half of it.
+    /// Part of the total for [watching](Method::watching) calls; one address gets at most half of it, one of this machine three quarters.
     watching: usize,
 }
 
@@ -62,6 +64,7 @@ impl CallPlaces {
         CallPlaces::new(Limits {
             all,
             per_address: (all / 2).max(1),
+            per_local_address: all - all / 4,
             kept_for_local: KEPT_FOR_LOCAL.min(all / 4),
             watching: WATCHING.min((all / 4).max(1)),
         })
@@ -69,7 +72,13 @@ impl CallPlaces {
 
     /// Of a port for other services.
     pub(super) fn of_services() -> CallPlaces {
-        CallPlaces::new(Limits { all: CALLS, per_address: CALLS, kept_for_local: 0, watching: WATCHING })
+        CallPlaces::new(Limits {
+            all: CALLS,
+            per_address: CALLS,
+            per_local_address: CALLS,
+            kept_for_local: 0,
+            watching: WATCHING,
+        })
     }
 
     fn new(limits: Limits) -> CallPlaces {
@@ -95,18 +104,22 @@ impl CallPlaces {
     pub(super) fn enter(&self, address: IpAddr, method: Method) -> Result<CallPlace, OpError> {
         let address = address.to_canonical();
         let local = address.is_loopback();
-        let Limits { all, per_address, watching, .. } = self.limits;
+        let Limits { all, watching, .. } = self.limits;
+        let (per_address, part) = match local {
+            true => (self.limits.per_local_address, 4),
+            false => (self.limits.per_address, 2),
+        };
         let all = if local && !method.streamed && !method.watching { all } else { self.open_to_all() };
         let mut under_way = self.lock();
         let of_address = under_way.addresses.get(&address).copied().unwrap_or_default();
         if under_way.all.calls >= all {
             return Err(full("too many calls are under way on this node"));
         }
-        if !local && of_address.calls >= per_address {
+        if of_address.calls >= per_address {
             return Err(full("too many calls of this address are under way"));
         }
         if method.watching
-            && (under_way.all.watching >= watching || !local && of_address.watching >= watching / 2)
+            && (under_way.all.watching >= watching || of_address.watching >= watching - watching / part)
         {
             return Err(full("too many streams that watch this node, or ask what it offers, are open"));
         }
@@ -186,12 +199,11 @@ mod tests {
         assert!(places.enter(there(3), ONCE).is_err() && places.enter(HERE, SESSION).is_err());
         assert_eq!(enter(&places, 1000, HERE, ONCE).len(), 64);
         drop(one);
-        assert_eq!(
-            enter(&places, 1000, HERE, SESSION).len(),
-            200,
-            "this machine may have all but those that are kept"
-        );
+        assert_eq!(enter(&places, 1000, HERE, SESSION).len(), 200, "all but those that are kept");
         drop(two);
+        let local = enter(&places, 1000, HERE, SESSION);
+        assert_eq!((local.len(), enter(&places, 1000, there(1), SESSION).len()), (300, 36));
+        drop(local);
         assert!(places.lock().addresses.is_empty() && places.under_way() == 0);
     }
 
@@ -201,7 +213,8 @@ mod tests {
         assert_eq!((places.limits.all, CallPlaces::sharing(8 << 30).limits.all), (6_553, CALLS));
         assert_eq!(enter(&places, 1000, there(1), WATCH).len(), WATCHING / 2);
         let local = enter(&places, 1000, HERE, WATCH);
-        assert_eq!(local.len(), WATCHING);
+        let rest = enter(&places, 1000, there(1), WATCH);
+        assert_eq!((local.len(), rest.len()), (WATCHING / 4 * 3, WATCHING / 4));
         assert!(places.enter(there(2), WATCH).is_err() && places.enter(there(2), SESSION).is_ok());
     }
 }

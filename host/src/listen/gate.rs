@@ -24,14 +24,21 @@ use tokio::{
 };
 
 /// Small frames that h2 has and no reader has taken, of one connection.
-#[derive(Default)]
 pub(super) struct Untaken {
     frames: AtomicUsize,
+    /// From this many on the connection is not read.
+    most: usize,
     /// The task that waits to read on.
     reader: Mutex<Option<Waker>>,
 }
 
 impl Untaken {
+    /// For a connection with this window. h2 allows half of it, where each frame counts as [`SMALL`] bytes less what it has.
+    pub(super) fn new(window: u32) -> Untaken {
+        let allowed = window as usize / 2 / SMALL;
+        Untaken { frames: AtomicUsize::new(0), most: allowed - allowed / 5, reader: Mutex::default() }
+    }
+
     /// A reader has taken a frame of this many bytes, or has given it up. `last`: it was the last one of its stream, which neither
     /// h2 nor the gate counts.
     pub(super) fn took(&self, bytes: usize, last: bool) {
@@ -47,14 +54,14 @@ impl Untaken {
 
     fn change(&self, to: impl Fn(usize) -> usize) {
         let before = self.frames.fetch_update(SeqCst, SeqCst, |frames| Some(to(frames))).unwrap_or(0);
-        if before >= FRAMES {
+        if before >= self.most {
             let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
             reader.into_iter().for_each(Waker::wake);
         }
     }
 
     fn is_full(&self) -> bool {
-        self.frames.load(SeqCst) >= FRAMES
+        self.frames.load(SeqCst) >= self.most
     }
 
     fn wait(&self, cx: &Context<'_>) -> bool {
@@ -187,8 +194,6 @@ tls::write_to_stream!(impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S>);
 
 /// A frame with fewer bytes is small. As h2 has it (`DEFAULT_DATA_FRAME_OVERHEAD_THRESHOLD`).
 const SMALL: usize = 256;
-/// Maximum number of frames that are not taken yet: h2 allows half of the connection's window, where each counts as 256 bytes less what it has.
-const FRAMES: usize = 200;
 /// The time after which readers that take nothing count as stuck.
 const STUCK: Duration = Duration::from_secs(5);
 /// Bytes of the socket that are read at once.
@@ -198,8 +203,6 @@ const PREFACE: usize = 24;
 /// A kind of frame, and a flag (RFC 9113, section 6).
 const DATA: u8 = 0;
 const END_STREAM: u8 = 1;
-
-const _: () = assert!(FRAMES * SMALL <= super::CLIENT_WINDOW as usize / 2);
 
 #[cfg(test)]
 mod tests {
@@ -212,7 +215,7 @@ mod tests {
     async fn b12_every_byte_passes_in_order_while_frames_are_taken_elsewhere() {
         const ROUNDS: usize = 20_000;
         let (client, server) = tokio::io::duplex(1 << 16);
-        let untaken = Arc::new(Untaken::default());
+        let untaken = Arc::new(Untaken::new(128 << 10));
         let mut gate = Gate::new(server, untaken.clone());
         let mut said = vec![b'P'; PREFACE];
         for n in 0..ROUNDS {

@@ -2,9 +2,9 @@
 //!
 //! A connection *waits* until its first request is complete, and over plain HTTP whenever its requests are
 //! answered. An active connection always finds a place among the waiting ones: the one that has waited
-//! longest gives way, of the address with the most of them. On a port of members a connection is a *stranger*
-//! until its service has identified the member; strangers share a small pool, and members have places of
-//! their own.
+//! longest gives way, of the address with the most of them, or of its own if that has all that it may
+//! have. On a port of members a connection is a *stranger* until its service has identified the member;
+//! strangers share a small pool, and members have places of their own.
 //!
 //! A connection that gives way loses its place at once, and its socket when its task runs next. New connections
 //! wait while [`GIVING_WAY`] sockets are in between: otherwise a burst of connections takes more file descriptors than the
@@ -30,8 +30,10 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Limits {
     /// In all; of a port of members: strangers.
     pub(crate) connections: usize,
-    /// From one address, but for those of this machine; not of a port of members.
+    /// From one address; not of a port of members.
     pub(crate) per_address: usize,
+    /// From one address of this machine: a proxy may stand there for many clients.
+    pub(crate) per_local_address: usize,
     /// Part of the total for connections from this machine: probes and administration.
     pub(crate) kept_for_local: usize,
     /// Whether identified members count on their own.
@@ -66,8 +68,6 @@ struct Inner {
 struct Open {
     address: IpAddr,
     member: Option<PeerId>,
-    /// Whether it ever did.
-    spoke: bool,
     /// The turn in which it began to wait, if it does.
     waits: Option<u64>,
     close: CancellationToken,
@@ -105,9 +105,12 @@ impl Places {
         let local = address.is_loopback();
         let mut inner = self.lock();
         let of_address = inner.addresses.get(&address).copied().unwrap_or_default();
-        let kept = if local { 0 } else { self.limits.kept_for_local };
-        let gives_way = if !local && !self.limits.members && of_address >= self.limits.per_address {
-            Some(inner.rests(address).ok_or(Closed::Address)?)
+        let (kept, per_address) = match local {
+            true => (0, self.limits.per_local_address),
+            false => (self.limits.kept_for_local, self.limits.per_address),
+        };
+        let gives_way = if !self.limits.members && of_address >= per_address {
+            Some(inner.waits_longest_of(address).ok_or(Closed::Address)?)
         } else if inner.counted >= self.limits.connections.saturating_sub(kept).max(1) {
             Some(inner.waits_longest().ok_or(Closed::Full)?)
         } else {
@@ -118,9 +121,7 @@ impl Places {
             super::closed(self.port, Closed::Silent);
         }
         let (id, close) = (inner.next(), CancellationToken::new());
-        inner
-            .open
-            .insert(id, Open { address, member: None, spoke: false, waits: None, close: close.clone() });
+        inner.open.insert(id, Open { address, member: None, waits: None, close: close.clone() });
         inner.wait(id);
         inner.counted += 1;
         *inner.addresses.entry(address).or_default() += 1;
@@ -147,10 +148,9 @@ impl Inner {
         most.and_then(|turns| turns.values().next().copied())
     }
 
-    /// The connection of `address` that has waited longest since it was answered.
-    fn rests(&self, address: IpAddr) -> Option<u64> {
-        let answered = |id: &&u64| self.open.get(id).is_some_and(|open| open.spoke);
-        self.waiting.get(&address)?.values().find(answered).copied()
+    /// The connection of `address` that has waited longest.
+    fn waits_longest_of(&self, address: IpAddr) -> Option<u64> {
+        self.waiting.get(&address)?.values().next().copied()
     }
 
     fn wait(&mut self, id: u64) {
@@ -216,11 +216,7 @@ impl Place {
         if self.places.limits.members {
             return;
         }
-        let mut inner = self.places.lock();
-        inner.wait_no_longer(self.id);
-        if let Some(open) = inner.open.get_mut(&self.id) {
-            open.spoke = true;
-        }
+        self.places.lock().wait_no_longer(self.id);
     }
 
     /// Its requests are answered, and nothing is lost for its client if it has to connect again.
@@ -295,7 +291,13 @@ mod tests {
 
     #[test]
     fn b10_an_active_connection_finds_a_place_among_silent_ones() {
-        let limits = Limits { connections: 6, per_address: 3, kept_for_local: 2, members: false };
+        let limits = Limits {
+            connections: 6,
+            per_address: 3,
+            per_local_address: 4,
+            kept_for_local: 2,
+            members: false,
+        };
         let places = Places::new(limits, Port::Other);
         let silent: Vec<Place> = (0..4).map(|n| places.enter(there(n)).unwrap()).collect();
         let speaks = places.enter(there(9)).unwrap();
@@ -308,6 +310,7 @@ mod tests {
         assert_eq!(places.enter(HERE).err(), Some(Closed::Full));
         drop((silent, local));
         let two: Vec<Place> = (0..2).map(|_| places.enter(there(9)).unwrap()).collect();
+        two.iter().for_each(Place::spoke);
         assert_eq!(places.enter(there(9)).err(), Some(Closed::Address));
         drop((speaks, two));
         assert!(places.lock().open.is_empty() && places.lock().addresses.is_empty());
@@ -316,7 +319,13 @@ mod tests {
 
     #[tokio::test]
     async fn b10_new_connections_wait_while_many_that_gave_way_are_open() {
-        let limits = Limits { connections: 4, per_address: 4, kept_for_local: 0, members: false };
+        let limits = Limits {
+            connections: 4,
+            per_address: 4,
+            per_local_address: 4,
+            kept_for_local: 0,
+            members: false,
+        };
         let places = Places::new(limits, Port::Other);
         let open = |_| {
             let place = places.enter(HERE).unwrap();
@@ -339,7 +348,13 @@ mod tests {
 
     #[test]
     fn b10_many_strangers_of_one_address_do_not_push_out_a_new_connection() {
-        let limits = Limits { connections: 16, per_address: 16, kept_for_local: 0, members: true };
+        let limits = Limits {
+            connections: 16,
+            per_address: 16,
+            per_local_address: 16,
+            kept_for_local: 0,
+            members: true,
+        };
         let places = Places::new(limits, Port::Other);
         let shakes_hands = places.enter(there(1)).unwrap();
         let strangers: Vec<Place> = (0..100).map(|_| places.enter(there(9)).unwrap()).collect();
@@ -356,7 +371,13 @@ mod tests {
 
     #[test]
     fn b10_a_probe_finds_a_place_on_a_port_full_of_answered_connections() {
-        let limits = Limits { connections: 64, per_address: 32, kept_for_local: 8, members: false };
+        let limits = Limits {
+            connections: 64,
+            per_address: 32,
+            per_local_address: 48,
+            kept_for_local: 8,
+            members: false,
+        };
         let places = Places::new(limits, Port::Other);
         let ask = |n: u8, count: usize| -> Vec<Place> {
             let asked = |_| {
@@ -391,8 +412,34 @@ mod tests {
     }
 
     #[test]
+    fn b10_one_address_of_the_machine_does_not_take_all_places() {
+        let limits = Limits {
+            connections: 16,
+            per_address: 8,
+            per_local_address: 12,
+            kept_for_local: 2,
+            members: false,
+        };
+        let places = Places::new(limits, Port::Other);
+        let speak = |address: IpAddr, count: usize| -> Vec<Place> {
+            let entered = (0..count).map(|_| places.enter(address).unwrap());
+            entered.inspect(Place::spoke).collect()
+        };
+        let program = speak(IpAddr::from([127, 0, 0, 2]), 12);
+        assert_eq!(places.enter(IpAddr::from([127, 0, 0, 2])).err(), Some(Closed::Address));
+        let others = (speak(there(1), 2), speak(HERE, 2));
+        assert_eq!(
+            (places.enter(there(1)).err(), places.enter(HERE).err()),
+            (Some(Closed::Full), Some(Closed::Full))
+        );
+        drop((program, others));
+        assert!(places.lock().open.is_empty());
+    }
+
+    #[test]
     fn b10_a_member_finds_a_place_whatever_strangers_do() {
-        let limits = Limits { connections: 4, per_address: 4, kept_for_local: 0, members: true };
+        let limits =
+            Limits { connections: 4, per_address: 4, per_local_address: 4, kept_for_local: 0, members: true };
         let places = Places::new(limits, Port::Other);
         let member = places.enter(there(1)).unwrap();
         member.is_of(PeerId(1));

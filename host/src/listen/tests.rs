@@ -22,7 +22,8 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::{bound::Stream, traffic::Call, *};
 
-const PLACES: Limits = Limits { connections: 100, per_address: 100, kept_for_local: 0, members: false };
+const PLACES: Limits =
+    Limits { connections: 100, per_address: 100, per_local_address: 100, kept_for_local: 0, members: false };
 
 fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
@@ -258,7 +259,7 @@ async fn b06_streams_that_watch_leave_room_for_calls() {
             Err(refused) => break refused,
         }
     };
-    assert_eq!((watching.len(), refused.code()), (16, tonic::Code::ResourceExhausted), "{refused}");
+    assert_eq!((watching.len(), refused.code()), (12, tonic::Code::ResourceExhausted), "{refused}");
     health_client(address).await.check(HealthCheckRequest::default()).await.unwrap();
     watching.pop();
     // The server sees the end of the stream a little later.
@@ -494,6 +495,36 @@ async fn b12_many_small_requests_at_once_do_not_end_the_connection() {
         said = ended => panic!("the connection ended: {said:?}"),
     }
     let _ = writing.await;
+}
+
+/// On the connection of an edge, a few clients whose requests waited kept all others waiting, and then ended it.
+#[tokio::test]
+async fn b06_streams_that_are_not_read_leave_the_others_of_an_edge_alone() {
+    let listener = Listener::bind("test", loopback()).await.unwrap();
+    let address = listener.address();
+    let (counter, _counted) = counter(0);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let (routes, shutdown) = (Routes::new(counter).add_service(health), CancellationToken::new());
+    let _serving =
+        tokio::spawn(serve(listener, routes, Bounds::neighbours(), shutdown.clone(), Duration::ZERO));
+    let (mut read, mut write) = bare(address, 1 << 20).await.into_split();
+    let mut all = Vec::new();
+    for stream in (1..=19).step_by(2) {
+        all.extend(call_of(stream, b"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"));
+        all.extend(frame(0, 0, stream, &[0, 0, 0, 0, 2, 0x3a, 0]).repeat(4000));
+    }
+    all.extend([call(21), frame(0, 1, 21, &[0, 0, 0, 0, 0])].concat());
+    let _writing = tokio::spawn(async move { write.write_all(&all).await.map(|()| write) });
+    let (mut said, mut buffer) = (Vec::new(), vec![0; 4096]);
+    let answered = async {
+        while !said.windows(9).any(|w: &[u8]| w[..5] == [0, 0, 7, 0, 0]) {
+            let count = read.read(&mut buffer).await.unwrap();
+            assert!(count > 0, "the connection ended: {:?}", String::from_utf8_lossy(&said));
+            said.extend(&buffer[..count]);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(4), answered).await.unwrap();
 }
 
 /// A port of clients with certificates of `authority`, in `dir`.

@@ -82,7 +82,8 @@ impl Traffic {
         place: &Arc<Place>,
     ) -> Arc<Traffic> {
         let (spoke, known, place) = (AtomicBool::new(false), AtomicBool::new(false), Arc::downgrade(place));
-        let (origin, inner, untaken) = (Instant::now(), Mutex::default(), Arc::default());
+        let untaken = Arc::new(Untaken::new(users.windows().connection));
+        let (origin, inner) = (Instant::now(), Mutex::default());
         Arc::new(Traffic { share, sent, message_max, users, origin, place, spoke, known, inner, untaken })
     }
 

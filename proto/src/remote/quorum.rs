@@ -297,8 +297,9 @@ impl Task {
     /// Carries requests there and the feed back until the link ends.
     async fn carry(&mut self, link: Link) -> End {
         lock(&self.tickets).linked(link.last_ticket);
-        let (parked, tickets) = (self.parked.take(), self.tickets.clone());
+        let tickets = self.tickets.clone();
         let requests = Requests {
+            parked: &mut self.parked,
             queue: &mut self.requests,
             feed: &self.feed,
             tickets: &tickets,
@@ -314,7 +315,7 @@ impl Task {
         };
         tokio::select! {
             end = reader.run() => end,
-            end = requests.run(parked) => end,
+            end = requests.run() => end,
             end = pass_signs(link.signs, &self.signs) => end,
         }
     }
@@ -336,6 +337,8 @@ impl End {
 
 /// Sends the requests to the quorum.
 struct Requests<'a> {
+    /// Those that waited for the link.
+    parked: &'a mut Parked,
     queue: &'a mut mpsc::Receiver<Vec<Request>>,
     feed: &'a mpsc::Sender<Vec<FeedItem>>,
     tickets: &'a Mutex<Tickets>,
@@ -344,10 +347,10 @@ struct Requests<'a> {
 
 impl Requests<'_> {
     /// May be dropped at any time: every taken request is in the tickets, or refused, before the next await.
-    async fn run(self, parked: Vec<Request>) -> End {
-        let mut batch = parked;
+    async fn run(self) -> End {
         loop {
             let Ok(room) = self.feed.reserve().await else { return End::Over };
+            let mut batch = self.parked.take();
             if batch.is_empty() {
                 match self.queue.recv().await {
                     Some(next) => batch = next,
@@ -365,7 +368,7 @@ impl Requests<'_> {
                 let mut tickets = lock(self.tickets);
                 batch.iter_mut().for_each(|request| tickets.out(request));
             }
-            for requests in pieces(std::mem::take(&mut batch)) {
+            for requests in pieces(batch) {
                 let kind = store_message::Kind::Requests(internal::Requests { requests });
                 if self.to_quorum.send(internal::StoreMessage { kind: Some(kind) }).await.is_err() {
                     return End::broken("it takes no more requests");
@@ -563,3 +566,37 @@ const PIECES: usize = 2;
 const BATCH_BYTES: usize = 1 << 20;
 /// Limit of the wait for the quorum's part of a node's status.
 const STATUS_LIMIT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Waker},
+    };
+
+    use api::Ticket;
+
+    use super::*;
+
+    /// Such a request had no answer and no fate: its client waited until its own time limit.
+    #[tokio::test]
+    async fn a_request_that_waited_for_a_link_waits_on_if_the_link_ends_at_once() {
+        let bounds = Bounds { requests: 10, bytes: 10, park: Duration::from_secs(60) };
+        let (mut parked, tickets) = (Parked::new(bounds), Mutex::new(Tickets::new(api::PeerId(1))));
+        assert_eq!(parked.park(vec![Request::Barrier { ticket: Ticket(7) }]), []);
+        let (_store, mut queue) = mpsc::channel(1);
+        let (feed, mut items) = mpsc::channel(1);
+        let (to_quorum, mut sent) = mpsc::channel(1);
+        // The store has not read its feed.
+        feed.send(Vec::new()).await.unwrap();
+        for links in 0..2 {
+            let (parked, queue, to_quorum) = (&mut parked, &mut queue, to_quorum.clone());
+            let requests = Requests { parked, queue, feed: &feed, tickets: &tickets, to_quorum };
+            let mut run = pin!(requests.run());
+            assert!(run.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            assert_eq!(sent.try_recv().is_ok(), links == 1);
+            let _ = items.try_recv();
+        }
+        assert_eq!(lock(&tickets).lose(), [FeedItem::Lost { ticket: Ticket(7) }]);
+    }
+}

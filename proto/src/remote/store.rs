@@ -50,7 +50,7 @@ impl RemoteCoordination {
         let endpoint = store.endpoint.clone();
         let endpoint = endpoint
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(STREAM_WINDOW * RemoteCoordination::STREAMS);
+            .initial_connection_window_size(super::CONNECTION_OF_STREAMS);
         let channel = store.lazy_channel(endpoint);
         let client = StorePortClient::new(channel.clone())
             .max_decoding_message_size(MESSAGE_MAX)
