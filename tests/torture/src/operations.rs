@@ -11,6 +11,8 @@ pub(crate) const TOP: &str = "/torture";
 
 /// Few, so that clients get in each other's way.
 const KEYS: usize = 4;
+/// Bytes of one value in a hundred; the others have some ten.
+const LARGE: usize = 20_000;
 
 /// Operations that share a set of znodes, before the next set. It bounds the work of the search.
 const ERA_OPERATIONS: u64 = 400;
@@ -87,7 +89,11 @@ impl Chooser {
         let key = usize::try_from(self.chance.below(KEYS as u64)).unwrap_or(0);
         let path = folder.child(&format!("k{key}"))?;
         let other = folder.child(&format!("k{}", (key + 1) % KEYS))?;
-        let value = format!("{}-{}", self.client, self.count);
+        let mut value = format!("{}-{}", self.client, self.count);
+        if self.chance.below(100) == 0 {
+            // As large as many configurations are, so that a node needs room to decode it.
+            value += &"-".repeat(LARGE);
+        }
         let seen = board.versions[key].load(Relaxed);
         let call = match self.chance.below(100) {
             0..26 => Call::Write(Write::Set { path, data: Some(value.into()), version: None }),
