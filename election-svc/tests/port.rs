@@ -234,8 +234,6 @@ impl<P: Packaging> Net<P> {
         let ensemble = Ensemble::of_voters(self.addresses.keys().map(|id| id.0)).unwrap();
         let config = Config {
             ensemble_name: "test".into(),
-            sync_limit: Duration::from_secs(2),
-            tick: Duration::from_millis(200),
             build: Build::this(),
             core: election_core::Config::new(PeerId(id), ensemble),
             addresses: self.addresses.clone(),

@@ -261,6 +261,7 @@ pub fn surroundings_to_wire(known: Surroundings) -> internal::StatusReply {
         refused: peer.refused,
         since_ms: u64::try_from(peer.since.as_millis()).unwrap_or(u64::MAX),
         build: peer.build.as_ref().map(build_to_wire),
+        differs: peer.differs.unwrap_or_default(),
     };
     internal::StatusReply {
         hello: None,
@@ -287,6 +288,7 @@ pub fn surroundings(reply: internal::StatusReply) -> Result<Surroundings, Malfor
             refused: peer.refused,
             since: Duration::from_millis(peer.since_ms),
             build: peer.build.map(build).transpose()?,
+            differs: Some(peer.differs).filter(|differs| !differs.is_empty()),
         })
     };
     Ok(Surroundings {
@@ -326,6 +328,7 @@ mod tests {
             refused: true,
             since: Duration::from_millis(9),
             build: Some(build.clone()),
+            differs: Some("`timing.tick` is 1s there and 2s here".into()),
         };
         let ensemble = Some(api::EnsembleId(7));
         for clock_offset_ms in [None, Some(0), Some(i64::MIN)] {

@@ -1,4 +1,3 @@
-use std::time::Duration;
 
 use api::{
     Body, Build, Contact, Ensemble, EnsembleId, Entry, Greeting, History, LevelRefusal, Member, Membership,
@@ -179,8 +178,7 @@ fn greeting(name: &str, id: u32) -> Greeting {
             level: Some(Level(2)),
         },
         build: Build { version: "1.2.3".into(), levels: levels(2, 3).unwrap() },
-        sync_limit: Duration::from_secs(2),
-        tick: Duration::from_millis(200),
+        settings: [("timing.tick".to_owned(), "200ms".to_owned())].into(),
     }
 }
 

@@ -79,6 +79,7 @@ impl Node {
             ensemble: "test".into(),
             version: "test".into(),
             core,
+            settings: BTreeMap::new(),
             addresses: BTreeMap::from([(PeerId(1), "127.0.0.1:1".to_owned())]),
             dialer: tls::Dialer::plain(),
             data_dir: dir.path().to_owned(),
