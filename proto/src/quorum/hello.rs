@@ -17,9 +17,14 @@ pub struct Hello;
 impl Hello {
     /// Between services of one node, which have no more to say.
     #[must_use]
-    pub fn to_wire(ensemble: &str, id: PeerId) -> peer::Hello {
-        let ensemble = ensemble.to_owned();
-        peer::Hello { ensemble, id: id.0, protocol: PEER_PROTOCOL, ..peer::Hello::default() }
+    pub fn to_wire(ensemble: &str, id: PeerId, standing: Standing) -> peer::Hello {
+        peer::Hello {
+            ensemble: ensemble.to_owned(),
+            id: id.0,
+            protocol: PEER_PROTOCOL,
+            standing: Some(standing_to_wire(standing)),
+            ..peer::Hello::default()
+        }
     }
 
     /// Between servers.
@@ -28,11 +33,10 @@ impl Hello {
         let setting =
             |(key, value): (&String, &String)| peer::Setting { key: key.clone(), value: value.clone() };
         peer::Hello {
-            standing: Some(standing_to_wire(greeting.standing)),
             members: greeting.roster.encode().into(),
             settings: greeting.settings.iter().map(setting).collect(),
             build: Some(build_to_wire(&greeting.build)),
-            ..Hello::to_wire(&greeting.name, greeting.id)
+            ..Hello::to_wire(&greeting.name, greeting.id, greeting.standing)
         }
     }
 

@@ -1,4 +1,3 @@
-
 use api::{
     Body, Build, Contact, Ensemble, EnsembleId, Entry, Greeting, History, LevelRefusal, Member, Membership,
     Origin, PeerId, Reconfig, ReconfigRefusal, Roster, Stamp, Standing, Trace, TraceContext,
@@ -217,7 +216,7 @@ fn the_refusal_of_another_server_names_the_remedy() {
         ),
         (peer::Hello { build: None, ..hello("a", 2) }, "feature levels from 0 to 0"),
         (peer::Hello { members: Bytes::new(), ..hello("a", 2) }, "no ensemble"),
-        (Hello::to_wire("a", PeerId(2)), "no ensemble"),
+        (Hello::to_wire("a", PeerId(2), Standing::default()), "no ensemble"),
     ] {
         let why = Hello::check(h, &this, two).unwrap_err().0;
         assert!(why.contains(word), "{why}");
