@@ -1,9 +1,9 @@
 //! How servers know that they belong together: the id of their ensemble, its name, and its members.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::mutants::{Mutant, is_on};
 use crate::{Build, Epoch, History, Level, PeerId, Roster};
@@ -87,10 +87,8 @@ pub struct Greeting {
     pub standing: Standing,
     /// What it runs.
     pub build: Build,
-    /// Its `sync_limit`: the time for which it may believe that it still has a leader.
-    pub sync_limit: Duration,
-    /// Its `tick`: the interval of its pings as a leader.
-    pub tick: Duration,
+    /// Its settings that concern the others, by their keys, as an operator writes them.
+    pub settings: BTreeMap<String, String>,
 }
 
 impl Greeting {
@@ -149,6 +147,20 @@ impl Greeting {
         Ok(())
     }
 
+    /// The settings that another server has otherwise, with both values; `None` if all are the same. Servers with other settings work
+    /// together: during a change of a setting there are always some.
+    #[must_use]
+    pub fn differences(&self, theirs: &Greeting) -> Option<String> {
+        let differ = self.settings.iter().filter_map(|(key, here)| {
+            let there = theirs.settings.get(key).filter(|there| *there != here)?;
+            // Nobody has checked it.
+            let there: String = there.chars().filter(|c| !c.is_control()).take(SETTING_SHOWN).collect();
+            Some(format!("`{key}` is {there} there and {here} here"))
+        });
+        let all: Vec<String> = differ.collect();
+        (!all.is_empty()).then(|| all.join(", "))
+    }
+
     /// The part of [`Greeting::check`] that can change while there is a stream.
     ///
     /// # Errors
@@ -170,6 +182,9 @@ impl Greeting {
     }
 }
 
+/// Characters of another server's setting that a message shows.
+const SETTING_SHOWN: usize = 32;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,10 +199,24 @@ mod tests {
     }
 
     fn greeting(id: u32, members: Ensemble, standing: Standing) -> Greeting {
-        let second = Duration::from_secs(1);
-        let (sync_limit, tick) = (second, second);
         let roster = Arc::new(Roster::initial(members));
-        Greeting { name: "a".into(), id: PeerId(id), roster, standing, build: build(1, 1), sync_limit, tick }
+        let settings = BTreeMap::new();
+        Greeting { name: "a".into(), id: PeerId(id), roster, standing, build: build(1, 1), settings }
+    }
+
+    #[test]
+    fn b13_other_settings_are_named_with_both_values_and_refuse_nobody() {
+        let members = Ensemble::of_voters(1..=3).unwrap();
+        let with = |id, settings: &[(&str, &str)]| {
+            let settings =
+                settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            Greeting { settings, ..greeting(id, members.clone(), Standing::default()) }
+        };
+        let here = with(1, &[("limits.data", "1MiB"), ("timing.sync_limit", "2s"), ("timing.tick", "200ms")]);
+        let there = with(2, &[("limits.data", "1MiB"), ("new", "x"), ("timing.tick", "5\n0s")]);
+        assert_eq!(here.differences(&there).as_deref(), Some("`timing.tick` is 50s there and 200ms here"));
+        assert_eq!(here.differences(&Greeting { id: PeerId(2), ..here.clone() }), None);
+        assert_eq!(here.check(&there, None), Ok(()));
     }
 
     #[test]

@@ -222,6 +222,8 @@ pub struct PeerReport {
     pub refused: bool,
     /// What it runs, if it has answered since this node could not reach it last.
     pub build: Option<Build>,
+    /// Its settings that differ from those of this node, with both values, if the two are connected.
+    pub differs: Option<String>,
     /// How long that is so.
     pub since: Duration,
 }

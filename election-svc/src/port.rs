@@ -51,13 +51,16 @@ impl ElectionPort for PortServer {
             _ => None,
         };
         let me = self.shared.me;
-        let name = self.shared.greeting.borrow().name.clone();
-        check_neighbour(hello, &name, me).map_err(|e| {
+        let (name, standing) = {
+            let greeting = self.shared.greeting.borrow();
+            (greeting.name.clone(), greeting.standing)
+        };
+        check_neighbour(hello, &name, me, &standing).map_err(|e| {
             tracing::warn!(reason = %e, "refused a quorum service");
             Status::failed_precondition(e.0)
         })?;
         let (answers, stream) = mpsc::channel(ANSWERS);
-        let hello = internal::election_answer::Kind::Hello(Hello::to_wire(&name, me));
+        let hello = internal::election_answer::Kind::Hello(Hello::to_wire(&name, me, standing));
         // The channel is empty, so there is room.
         let _ = answers.try_send(Ok(internal::ElectionAnswer { kind: Some(hello) }));
 

@@ -1,7 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use api::{Build, Greeting, PeerId, Roster, Standing};
 use proto::internal::election_port_server::ElectionPortServer;
@@ -21,10 +20,6 @@ use crate::{Driver, Handle, PortServer, Server};
 pub struct Config {
     /// Name of the ensemble; servers with another name are refused.
     pub ensemble_name: String,
-    /// Other parts of this server's [`Greeting`].
-    pub sync_limit: Duration,
-    /// See [`Greeting`].
-    pub tick: Duration,
     /// See [`Greeting`].
     pub build: Build,
     /// This server, all members, and the waiting times.
@@ -86,8 +81,8 @@ impl ElectionService {
             roster: Arc::new(Roster::initial(config.core.ensemble.clone())),
             standing: Standing::default(),
             build: config.build,
-            sync_limit: config.sync_limit,
-            tick: config.tick,
+            // Of which the quorums tell each other.
+            settings: BTreeMap::new(),
         };
         let shared = Arc::new(Shared {
             me,

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::ports::{Candidate, Election};
-use api::{Build, Ensemble, Epoch, PeerId, Zxid};
+use api::{Build, Ensemble, EnsembleId, Epoch, PeerId, Roster, Standing, Zxid};
 use election_svc::{Config, ElectionService, Handle};
 use proto::remote::{Neighbour, RemoteElection};
 use tokio::net::TcpListener;
@@ -177,7 +178,7 @@ async fn the_error_for_the_quorum_of_another_node_names_the_remedy() {
     let net = Net::<Remote>::start(1).await;
     let mut client = ElectionPortClient::connect(format!("http://{}", net.nodes[&1].port)).await.unwrap();
     for (ensemble, id) in [("other", 1), ("test", 2)] {
-        let hello = proto::quorum::Hello::to_wire(ensemble, PeerId(id));
+        let hello = proto::quorum::Hello::to_wire(ensemble, PeerId(id), Standing::default());
         let call: ElectionCall = proto::ports::ElectionCall::Hello(hello).into();
         let status = soon(client.link(tokio_stream::once(call))).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::FailedPrecondition);
@@ -185,6 +186,30 @@ async fn the_error_for_the_quorum_of_another_node_names_the_remedy() {
     }
     let status = soon(client.link(tokio_stream::once(ElectionCall { kind: None }))).await.unwrap_err();
     assert!(status.message().contains("introduce"), "{status}");
+}
+
+#[tokio::test]
+async fn b01_a_quorum_of_another_ensemble_takes_nobodys_place() {
+    use proto::internal::{ElectionCall, election_port_client::ElectionPortClient};
+    let net = Net::<Remote>::start(1).await;
+    let roster = Arc::new(Roster::initial(Ensemble::of_voters([1]).unwrap()));
+    let of = |id| Standing { ensemble: Some(EnsembleId(id)), epoch: Epoch(3), bound: true, level: None };
+    let own = &net.ports[&1];
+    own.introduce(of(1), roster.clone()).await.unwrap();
+    assert_eq!(soon(own.elect(Some(at(0, 0)))).await.unwrap(), PeerId(1));
+    let stranger = Remote::port(&net.nodes[&1]);
+    stranger.introduce(of(2), roster).await.unwrap();
+    let asked = timeout(Duration::from_secs(1), stranger.elect(Some(at(9, 9)))).await;
+    assert!(asked.is_err() && !stranger.is_linked(), "{asked:?}");
+    assert_eq!(soon(own.elect(Some(at(0, 0)))).await.unwrap(), PeerId(1), "its link goes on");
+    assert!(own.is_linked());
+
+    let mut client = ElectionPortClient::connect(format!("http://{}", net.nodes[&1].port)).await.unwrap();
+    let hello = proto::quorum::Hello::to_wire("test", PeerId(1), of(2));
+    let call: ElectionCall = proto::ports::ElectionCall::Hello(hello).into();
+    let why = soon(client.link(tokio_stream::once(call))).await.unwrap_err();
+    let named = [1, 2].iter().all(|id| why.message().contains(&EnsembleId(*id).to_string()));
+    assert!(named && why.message().contains("services.election"), "{why}");
 }
 
 fn at(epoch: u32, counter: u32) -> Candidate {
@@ -234,8 +259,6 @@ impl<P: Packaging> Net<P> {
         let ensemble = Ensemble::of_voters(self.addresses.keys().map(|id| id.0)).unwrap();
         let config = Config {
             ensemble_name: "test".into(),
-            sync_limit: Duration::from_secs(2),
-            tick: Duration::from_millis(200),
             build: Build::this(),
             core: election_core::Config::new(PeerId(id), ensemble),
             addresses: self.addresses.clone(),

@@ -253,8 +253,6 @@ fn a_config_that_does_not_fit_is_refused() {
         let addresses = if address.is_empty() { vec![] } else { vec![(PeerId(1), address.to_owned())] };
         let config = Config {
             ensemble_name: "test".into(),
-            sync_limit: Duration::from_secs(2),
-            tick: Duration::from_millis(200),
             build: Build::this(),
             core,
             addresses: addresses.into_iter().collect(),
@@ -292,8 +290,7 @@ fn introduced(name: &str, id: u32, voters: u32, standing: Standing) -> ElectionM
         id: PeerId(id),
         roster: Arc::new(Roster::initial(Ensemble::of_voters(1..=voters).unwrap())),
         standing,
-        sync_limit: Duration::from_secs(2),
-        tick: Duration::from_millis(200),
+        settings: Default::default(),
         build: Build::this(),
     };
     ElectionMessage { kind: Some(Kind::Hello(Introduction::to_peer(&greeting))) }
@@ -368,8 +365,6 @@ impl Net {
     fn start(&mut self, id: u32) {
         let config = Config {
             ensemble_name: self.ensemble_name.clone(),
-            sync_limit: Duration::from_secs(2),
-            tick: Duration::from_millis(200),
             build: Build::this(),
             core: election_core::Config::new(PeerId(id), self.ensemble.clone()),
             addresses: self.addresses.iter().map(|(&id, a)| (PeerId(id), a.to_string())).collect(),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use api::{
-    SessionId, SessionToken, WriteNumber, Zxid,
+    EnsembleId, SessionId, SessionToken, WriteNumber, Zxid,
     ports::Caller,
     session::{Op, Open, Outcome, Purpose, Request, Response},
     walk::{WalkAsk, WalkId},
@@ -21,17 +21,18 @@ use crate::{
     v1,
 };
 
-/// What is wrong with an edge that introduces itself so. The text names the remedy.
+/// What is wrong with an edge that introduces itself so. The text names the remedy. Returns the id of the ensemble that the sessions
+/// of its clients are of, if it knows.
 ///
 /// # Errors
-/// Another ensemble, another version, or no word at all.
-pub fn check_edge(hello: Option<peer::Hello>, ensemble: &str) -> Result<(), Malformed> {
-    let Some(peer::Hello { ensemble: theirs, protocol, .. }) = hello else {
+/// Another name of the ensemble, another version, or no word at all.
+pub fn check_edge(hello: Option<peer::Hello>, name: &str) -> Result<Option<EnsembleId>, Malformed> {
+    let Some(peer::Hello { ensemble: theirs, protocol, standing, .. }) = hello else {
         return Err(Malformed("the edge does not introduce itself".into()));
     };
-    if theirs != ensemble {
+    if theirs != name {
         return Err(Malformed(format!(
-            "the edge belongs to ensemble {theirs:?}, and this store to {ensemble:?}: correct its `ensemble`, or the address of its \
+            "the edge belongs to ensemble {theirs:?}, and this store to {name:?}: correct its `ensemble`, or the address of its \
              store"
         )));
     }
@@ -40,7 +41,7 @@ pub fn check_edge(hello: Option<peer::Hello>, ensemble: &str) -> Result<(), Malf
             "the edge speaks protocol {protocol} and this store {PEER_PROTOCOL}: run the same version of Quorate for both"
         )));
     }
-    Ok(())
+    ensemble(&standing.unwrap_or_default().ensemble)
 }
 
 /// For the wire.
@@ -285,7 +286,7 @@ mod tests {
         let hello = |ensemble: &str, protocol| {
             Some(peer::Hello { ensemble: ensemble.into(), protocol, ..Default::default() })
         };
-        assert_eq!(check_edge(hello("a", PEER_PROTOCOL), "a"), Ok(()));
+        assert_eq!(check_edge(hello("a", PEER_PROTOCOL), "a"), Ok(None));
         for (hello, word) in
             [(None, "introduce"), (hello("b", PEER_PROTOCOL), "address"), (hello("a", 0), "same version")]
         {

@@ -120,7 +120,11 @@ mod tests {
             ElectionFrame::Notification(notification, standing)
         };
         for frame in [
-            ElectionFrame::Hello(crate::quorum::Hello::to_wire("e", api::PeerId(1))),
+            ElectionFrame::Hello(crate::quorum::Hello::to_wire(
+                "e",
+                api::PeerId(1),
+                api::Standing::default(),
+            )),
             said(Role::Looking, None),
             said(Role::Looking, Some(vote)),
             said(Role::Following, Some(vote)),

@@ -12,18 +12,23 @@ use crate::{
     },
 };
 use api::{
-    Epoch, Level, PeerId, Roster, Standing, Ticket, Zxid,
+    EnsembleId, Epoch, Level, PeerId, Roster, Standing, Ticket, Zxid,
     peer::Submission,
     ports::{Candidate, FeedItem, PeerReport, QuorumStatus, Request, Role, Sign, Surroundings},
 };
 
-/// What is wrong with a service that introduces itself so: it has to be of the same node as this one. The text names
-/// the remedy.
+/// What is wrong with a service that introduces itself so: it has to be of the same node as this one, of which this one knows `own`.
+/// The text names the remedy. Returns what the other one knows.
 ///
 /// # Errors
 /// Another ensemble, another node, another version; or no word at all.
-pub fn check_neighbour(hello: Option<peer::Hello>, ensemble: &str, me: PeerId) -> Result<(), Malformed> {
-    let Some(peer::Hello { ensemble: theirs, id, protocol, .. }) = hello else {
+pub fn check_neighbour(
+    hello: Option<peer::Hello>,
+    ensemble: &str,
+    me: PeerId,
+    own: &Standing,
+) -> Result<Standing, Malformed> {
+    let Some(peer::Hello { ensemble: theirs, id, protocol, standing: known, .. }) = hello else {
         return Err(Malformed("the other service does not introduce itself".into()));
     };
     if (theirs.as_str(), id) != (ensemble, me.0) {
@@ -38,7 +43,20 @@ pub fn check_neighbour(hello: Option<peer::Hello>, ensemble: &str, me: PeerId) -
              for all services of a node"
         )));
     }
-    Ok(())
+    let theirs = standing(known.unwrap_or_default())?;
+    match (theirs.ensemble, own.ensemble) {
+        (Some(other), Some(this)) if !own.fits(&theirs) => Err(another_ensemble(ensemble, other, this)),
+        _ => Ok(theirs),
+    }
+}
+
+/// Two services of nodes with one id, of ensembles with one name.
+pub(crate) fn another_ensemble(name: &str, theirs: EnsembleId, own: EnsembleId) -> Malformed {
+    Malformed(format!(
+        "the other service is of another ensemble of the name {name:?}: its id is {theirs}, and the id of this one {own}. Correct \
+         `services.election` and `services.quorum`, and give each ensemble a name of its own. If the ensemble was replaced on \
+         purpose, restart the election of this node, and remove the directory `store` in its data directory, which is only a cache"
+    ))
 }
 
 /// What a quorum says to its election.
@@ -261,6 +279,7 @@ pub fn surroundings_to_wire(known: Surroundings) -> internal::StatusReply {
         refused: peer.refused,
         since_ms: u64::try_from(peer.since.as_millis()).unwrap_or(u64::MAX),
         build: peer.build.as_ref().map(build_to_wire),
+        differs: peer.differs.unwrap_or_default(),
     };
     internal::StatusReply {
         hello: None,
@@ -287,6 +306,7 @@ pub fn surroundings(reply: internal::StatusReply) -> Result<Surroundings, Malfor
             refused: peer.refused,
             since: Duration::from_millis(peer.since_ms),
             build: peer.build.map(build).transpose()?,
+            differs: Some(peer.differs).filter(|differs| !differs.is_empty()),
         })
     };
     Ok(Surroundings {
@@ -326,6 +346,7 @@ mod tests {
             refused: true,
             since: Duration::from_millis(9),
             build: Some(build.clone()),
+            differs: Some("`timing.tick` is 1s there and 2s here".into()),
         };
         let ensemble = Some(api::EnsembleId(7));
         for clock_offset_ms in [None, Some(0), Some(i64::MIN)] {
@@ -345,7 +366,7 @@ mod tests {
     fn every_message_survives_the_wire() {
         let candidate = Candidate { epoch: Epoch(3), zxid: Zxid::new(Epoch(3), 4) };
         for call in [
-            ElectionCall::Hello(Hello::to_wire("a", PeerId(2))),
+            ElectionCall::Hello(Hello::to_wire("a", PeerId(2), Standing::default())),
             ElectionCall::Elect { number: 7, candidate: Some(candidate) },
             ElectionCall::Elect { number: 8, candidate: None },
             ElectionCall::Settled { leader: PeerId(3), epoch: Epoch(4) },
@@ -410,10 +431,10 @@ mod tests {
     fn services_of_other_nodes_are_told_what_to_correct() {
         let hello = |ensemble: &str, id, protocol| peer::Hello {
             protocol,
-            ..crate::quorum::Hello::to_wire(ensemble, PeerId(id))
+            ..crate::quorum::Hello::to_wire(ensemble, PeerId(id), Standing::default())
         };
-        let check = |hello| check_neighbour(hello, "a", PeerId(2));
-        assert_eq!(check(Some(hello("a", 2, PEER_PROTOCOL))), Ok(()));
+        let check = |hello| check_neighbour(hello, "a", PeerId(2), &Standing::default());
+        assert_eq!(check(Some(hello("a", 2, PEER_PROTOCOL))), Ok(Standing::default()));
         for (hello, word) in [
             (Some(hello("b", 2, PEER_PROTOCOL)), "services.quorum"),
             (Some(hello("a", 3, PEER_PROTOCOL)), "services.quorum"),
@@ -421,6 +442,36 @@ mod tests {
             (None, "introduce"),
         ] {
             assert!(check(hello).unwrap_err().0.contains(word));
+        }
+    }
+
+    #[test]
+    fn b01_services_of_ensembles_with_other_ids_are_told_both_ids() {
+        let of = |id: u128, epoch, bound| Standing {
+            ensemble: Some(api::EnsembleId(id)),
+            epoch: Epoch(epoch),
+            bound,
+            level: None,
+        };
+        let check =
+            |theirs, own| check_neighbour(Some(Hello::to_wire("a", PeerId(2), theirs)), "a", PeerId(2), &own);
+        let none = Standing::default();
+        for (theirs, own, fits) in [
+            (none, of(1, 3, true), true),
+            (of(1, 3, true), none, true),
+            (of(1, 0, true), of(1, 3, true), true),
+            (of(2, 0, true), of(1, 3, true), false),
+            (of(2, 3, true), of(1, 0, true), false),
+            // A first start that came to nothing.
+            (of(2, 4, true), of(1, 3, false), true),
+        ] {
+            match check(theirs, own) {
+                Ok(told) => assert!(fits && told == theirs),
+                Err(Malformed(why)) => {
+                    assert!(!fits && why.contains("services.quorum"), "{why}");
+                    assert!([1, 2].iter().all(|id| why.contains(&api::EnsembleId(*id).to_string())), "{why}");
+                }
+            }
         }
     }
 }

@@ -18,16 +18,20 @@ use std::{
     time::Duration,
 };
 
-use api::PeerId;
+use api::{EnsembleId, OpError, PeerId, SessionId, Standing, session::Opened};
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint},
 };
 
-use crate::{Malformed, peer, ports::check_neighbour, quorum::Hello};
+use crate::{
+    Malformed, peer,
+    ports::{another_ensemble, check_neighbour},
+    quorum::Hello,
+};
 
 pub use election::RemoteElection;
-pub use quorum::{Bounds, RemoteFeed, RemoteQuorum};
+pub use quorum::{Bounds, Kept, RemoteFeed, RemoteQuorum};
 pub use store::{RemoteCoordination, RemoteItems, RemoteRequests};
 
 /// A service of this node that runs in a process of its own.
@@ -39,10 +43,56 @@ pub struct Neighbour {
     endpoint: Endpoint,
     /// For an address with `https`.
     dial: Option<Dial>,
-    ensemble: String,
-    me: PeerId,
+    own: Arc<Own>,
     /// The last logged error of a link, so that each is logged once.
     said: Mutex<Option<String>>,
+}
+
+/// How this service introduces itself.
+#[derive(Debug)]
+struct Own {
+    /// Name of the ensemble.
+    name: String,
+    me: PeerId,
+    /// What it knows of its ensemble.
+    standing: Mutex<Standing>,
+}
+
+impl Own {
+    fn hello(&self) -> peer::Hello {
+        Hello::to_wire(&self.name, self.me, self.standing())
+    }
+
+    fn standing(&self) -> Standing {
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn know(&self, standing: Standing) {
+        *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = standing;
+    }
+
+    /// From now on it belongs to this ensemble.
+    fn belong(&self, ensemble: EnsembleId) {
+        self.know(Standing { ensemble: Some(ensemble), bound: true, ..Standing::default() });
+    }
+
+    /// Takes the ensemble of the first session that a client has.
+    ///
+    /// # Errors
+    /// A session of another ensemble.
+    fn opened(&self, opened: &Opened) -> Result<(), OpError> {
+        match (self.standing().ensemble, opened.ensemble) {
+            (Some(expected), Some(actual)) if expected != actual => {
+                Err(OpError::WrongEnsemble { expected, actual })
+            }
+            // Reads without a session do not count: before its first write an ensemble may get another id.
+            (None, Some(ensemble)) if opened.session != SessionId(0) => {
+                self.belong(ensemble);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Connects by TLS.
@@ -99,18 +149,36 @@ impl Neighbour {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
-        let (address, ensemble) = (address.to_owned(), ensemble.to_owned());
-        Ok(Neighbour { name, address, endpoint, dial, ensemble, me, said: Mutex::new(None) })
+        let own = Own { name: ensemble.to_owned(), me, standing: Mutex::default() };
+        let (address, own) = (address.to_owned(), Arc::new(own));
+        Ok(Neighbour { name, address, endpoint, dial, own, said: Mutex::new(None) })
+    }
+
+    /// Of the same ensemble as `other`: what one of them learns of it counts for both.
+    #[must_use]
+    pub fn with(self, other: &Neighbour) -> Neighbour {
+        Neighbour { own: other.own.clone(), ..self }
     }
 
     /// How this node introduces itself.
     fn hello(&self) -> peer::Hello {
-        Hello::to_wire(&self.ensemble, self.me)
+        self.own.hello()
     }
 
-    /// Whether the other side is what it should be.
-    fn check(&self, hello: Option<peer::Hello>) -> Result<(), NoLink> {
-        check_neighbour(hello, &self.ensemble, self.me).map_err(|Malformed(why)| NoLink::Refused(why))
+    /// Whether the other side is what it should be. Returns what it knows of its ensemble.
+    fn check(&self, hello: Option<peer::Hello>) -> Result<Standing, NoLink> {
+        check_neighbour(hello, &self.own.name, self.own.me, &self.own.standing())
+            .map_err(|Malformed(why)| NoLink::Refused(why))
+    }
+
+    /// Whether this service may believe what the other says of this ensemble.
+    fn check_ensemble(&self, theirs: Option<EnsembleId>) -> Result<(), String> {
+        match (theirs, self.own.standing().ensemble) {
+            (Some(theirs), Some(own)) if theirs != own => {
+                Err(another_ensemble(&self.own.name, theirs, own).0)
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn channel(&self) -> Result<Channel, NoLink> {

@@ -87,7 +87,7 @@ pub(crate) fn text(entry: &AclEntry) -> String {
     format!("{}:{}:{}", entry.identity.scheme(), entry.identity.id(), letters(entry.permissions))
 }
 
-fn letters(permissions: Permissions) -> String {
+pub(crate) fn letters(permissions: Permissions) -> String {
     let given = |bit: &usize| permissions.bits() & (1 << bit) != 0;
     (0..LETTERS.len()).filter(given).filter_map(|bit| LETTERS.get(bit..=bit)).collect()
 }

@@ -24,7 +24,7 @@ mod upgrade;
 mod watch;
 mod write;
 
-pub(crate) use acl::{Acl, AclGet, AclSet, AclWhoAmI, Entry, LETTERS};
+pub(crate) use acl::{Acl, AclGet, AclSet, AclWhoAmI, Entry, LETTERS, from_letters};
 pub(crate) use bench::{Bench, BenchLoad, Operation};
 pub(crate) use certs::{Certs, CertsInit};
 pub(crate) use completion::CompletionArgs;

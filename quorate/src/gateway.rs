@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
@@ -121,6 +121,9 @@ struct Store {
     links: Mutex<Vec<Link>>,
     /// When it was of no use last.
     failed: Mutex<Option<Instant>>,
+    url: String,
+    /// Whether it was last found to be of another ensemble.
+    foreign: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -131,13 +134,20 @@ struct Link {
 
 impl Stores {
     fn new(config: &GatewayConfig, secure: &SecureGateway) -> Result<Stores, Failure> {
-        let store = |url: &String| {
+        let mut stores: Vec<Store> = Vec::new();
+        for url in &config.stores {
             // The id says nothing here: a gateway belongs to no node.
             let neighbour = Neighbour::new("store", url, &config.ensemble, PeerId(0), secure.dial_stores());
             let neighbour = neighbour.map_err(|e| Failure::usage(format!("`gateway.stores`: {e}")))?;
-            Ok(Store { neighbour, links: Mutex::default(), failed: Mutex::default() })
-        };
-        config.stores.iter().map(store).collect::<Result<_, _>>().map(Stores)
+            // All of them are of one ensemble, that of the first session.
+            let neighbour = match stores.first() {
+                Some(first) => neighbour.with(&first.neighbour),
+                None => neighbour,
+            };
+            let (links, failed, foreign) = (Mutex::default(), Mutex::default(), AtomicBool::default());
+            stores.push(Store { neighbour, links, failed, url: url.clone(), foreign });
+        }
+        Ok(Stores(stores.into()))
     }
 
     /// The one with the fewest streams of those that have not failed a moment ago; of all, if all have.
@@ -168,10 +178,26 @@ impl Store {
         lock(&self.failed).is_some_and(|at| at.elapsed() < AVOIDED)
     }
 
-    fn note(&self, error: &OpError) {
-        if error.code() == ErrorCode::Unavailable {
+    /// Whether another store may do better.
+    fn note(&self, error: &OpError) -> bool {
+        let foreign = match error {
+            OpError::WrongEnsemble { expected, actual } => Some((expected, actual)),
+            _ => None,
+        };
+        if let Some((expected, actual)) = foreign
+            && !self.foreign.swap(true, Relaxed)
+        {
+            tracing::error!(
+                store = self.url, %actual, %expected,
+                "the store is of another ensemble than the sessions of this gateway; correct `gateway.stores`, or restart the \
+                 gateway if the ensemble was replaced on purpose"
+            );
+        }
+        let failed = foreign.is_some() || error.code() == ErrorCode::Unavailable;
+        if failed {
             *lock(&self.failed) = Some(Instant::now());
         }
+        failed
     }
 }
 
@@ -192,10 +218,7 @@ impl Coordination for Stores {
         for _ in 0..self.0.len() {
             let store = &self.0[self.choose()];
             match store.link().store.call(caller.clone(), op.clone(), trace.clone()).await {
-                Err(e) if e.code() == ErrorCode::Unavailable => {
-                    store.note(&e);
-                    last = e;
-                }
+                Err(e) if store.note(&e) => last = e,
                 answer => return answer,
             }
         }

@@ -269,8 +269,6 @@ pub(crate) fn election_config(node: &NodeConfig, dialer: Dialer) -> Result<elect
     core.finalize_wait = node.timing.finalize_wait;
     Ok(election_svc::Config {
         ensemble_name: node.ensemble.clone(),
-        sync_limit: node.timing.sync_limit,
-        tick: node.timing.tick,
         build: build()?,
         core,
         addresses: addresses(node, MemberConfig::election_address),
@@ -298,6 +296,7 @@ pub(crate) fn quorum_config(node: &NodeConfig, dialer: Dialer) -> Result<quorum_
         ensemble: node.ensemble.clone(),
         version,
         core,
+        settings: node.shared_settings(),
         addresses: addresses(node, MemberConfig::quorum_address),
         dialer,
         data_dir: node.data_dir.clone(),

@@ -2,7 +2,12 @@
 //!
 //! They are the same services as in `quorate serve`; the only difference is the implementation of the port that each is made with.
 
-use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use election_svc::ElectionService;
 use gateway::Gateway;
@@ -13,8 +18,8 @@ use host::{
     listen::{self, Bounds as ListenBounds, Listener},
     shutdown,
 };
-use proto::remote::{Bounds, Neighbour, RemoteElection, RemoteQuorum};
-use quorum_log::{DataDir, Disk, FsDisk};
+use proto::remote::{Bounds, Kept, Neighbour, RemoteElection, RemoteQuorum};
+use quorum_log::{DataDir, Disk, EpochFile, Epochs, FsDisk};
 use quorum_svc::{Late, QuorumService};
 use store_svc::StoreService;
 use telemetry::Group;
@@ -167,11 +172,12 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
         bytes: node.limits.in_flight_bytes.bytes(),
         park: node.timing.park_limit,
     };
-    let quorum = RemoteQuorum::new(neighbour(&node, "quorum", &node.services.quorum, &secure)?, bounds);
     // A directory of its own, because the other one is the quorum's as long as that runs.
     let data_dir = node.data_dir.join("store");
     let _claimed =
         DataDir::claim(&FsDisk, &data_dir, &node.ensemble, node.id, &ensemble(&node)?).or_refused()?;
+    let neighbour = neighbour(&node, "quorum", &node.services.quorum, &secure)?;
+    let quorum = RemoteQuorum::new(neighbour, bounds, kept(&data_dir)?);
     let config = store_svc::Config { data_dir, ..store_config(&node, &observed.audit) };
     let store = StoreService::open(config, quorum.clone(), shutdown.clone()).or_refused()?;
     let _pid_file = pid_file(&node, "store")?;
@@ -203,6 +209,25 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     let ended = services.all_ended(drain).await;
     observed.end().await;
     ended
+}
+
+/// The ensemble whose entries a store has, kept in its directory.
+fn kept(dir: &Path) -> Result<Kept, Failure> {
+    let only_a_cache = |e| {
+        let dir = dir.display();
+        Failure::refused(format!(
+            "{e}; this one is the store's: remove the directory {dir}, which is only a cache"
+        ))
+    };
+    let file = EpochFile::load(Arc::new(FsDisk), dir).map_err(only_a_cache)?;
+    let known = file.epochs().ensemble;
+    let file = Mutex::new(file);
+    let keep = move |id| {
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        let epochs = Epochs { ensemble: Some(id), ..file.epochs() };
+        file.store(epochs).map_err(|e| format!("cannot keep the id of the ensemble: {e}"))
+    };
+    Ok(Kept { known, keep: Box::new(keep) })
 }
 
 /// A store is ready while it has its quorum.

@@ -33,9 +33,7 @@ pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
     };
     let rows: Vec<Row> = members.iter().flat_map(row).collect();
     print(&rows, args.output.output)?;
-    if let Some(warning) = plaintext(&rows) {
-        output::say(warning);
-    }
+    plaintext(&rows).into_iter().chain(differences(&answers.all().collect::<Vec<_>>())).for_each(output::say);
     let mut contradictions = contradictions(&answers.all().collect::<Vec<_>>());
     contradictions.splice(0..0, answers.doubles());
     if !contradictions.is_empty() {
@@ -109,6 +107,25 @@ fn contradictions(answers: &[&NodeStatus]) -> Vec<String> {
         }
     }
     found
+}
+
+/// Settings that two nodes have otherwise, a sentence for each pair. An ensemble works with them, but not as its operator expects.
+fn differences(answers: &[&NodeStatus]) -> Vec<String> {
+    let mut pairs = BTreeMap::new();
+    for s in answers {
+        for peer in &s.peers {
+            let Some(differs) = &peer.differs else { continue };
+            let pair = (s.id.min(peer.id), s.id.max(peer.id));
+            pairs.entry(pair).or_insert_with(|| {
+                format!(
+                    "warning: the nodes {} and {} have other settings: {differs} (\"there\" is node {}); give all nodes the same, \
+                     and restart those that change",
+                    s.id, peer.id, peer.id
+                )
+            });
+        }
+    }
+    pairs.into_values().collect()
 }
 
 /// One line of the table, one object of the array.
@@ -417,7 +434,21 @@ mod tests {
             refused: true,
             since: Duration::ZERO,
             build: None,
+            differs: None,
         };
+        let differs = |id, text: &str| {
+            let differs = Some(text.to_owned());
+            api::ports::PeerReport { id: PeerId(id), differs, fault: None, refused: false, ..refused.clone() }
+        };
+        let [here, there] =
+            [(2, "`timing.tick` is 5s there and 1s here"), (1, "`timing.tick` is 1s there and 5s here")]
+                .map(|(id, text)| vec![differs(id, text)]);
+        let pair = [NodeStatus { peers: here, ..one.clone() }, NodeStatus { peers: there, ..two.clone() }];
+        let told = differences(&pair.iter().collect::<Vec<_>>());
+        let [sentence] = &told[..] else { panic!("one for each pair: {told:?}") };
+        assert!(
+            sentence.contains("nodes 1 and 2") && sentence.contains("`timing.tick` is 5s there and 1s here")
+        );
         let refuses = NodeStatus { peers: vec![refused], ..two };
         assert!(said(&refuses).contains("node 2 and node 1 have no link: server 1"), "{}", said(&refuses));
     }

@@ -1,5 +1,8 @@
 //! Directory trees as znodes: `quorate import` and `quorate export`.
 
+use api::{Acl, NodeKind, Quota};
+use bytes::Bytes;
+
 mod archive;
 pub(crate) mod export;
 pub(crate) mod import;
@@ -7,6 +10,17 @@ mod name;
 mod scan;
 mod value;
 pub(crate) mod walk;
+
+/// What comes back of a znode, besides its path.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Znode {
+    pub(crate) data: Option<Bytes>,
+    pub(crate) kind: NodeKind,
+    pub(crate) acl: Acl,
+    pub(crate) quota: Quota,
+    /// The number of the next sequential child.
+    pub(crate) sequence: u64,
+}
 
 /// The creates that a znode has seen below it, by what its Stat counts: the number of its next sequential child. Too small if
 /// names that collided with sequential ones are deleted, or after 2^31 changes, when the count starts again.
@@ -18,16 +32,18 @@ fn creates(stat: &api::Stat) -> u64 {
 mod tests {
     use std::collections::BTreeMap;
 
-    use api::{Create, MultiOp, Path, Read, ReadOutcome, Stat, Write, Zxid, ports::PAYLOAD_MAX};
-    use bytes::Bytes;
+    use api::{
+        AclEntry, Create, Identities, Identity, MultiOp, Path, Permissions, Read, ReadOutcome, Scheme, Write,
+        Zxid, ports::PAYLOAD_MAX, quota::Bounds,
+    };
     use proptest::prelude::*;
 
     use store_core::{At, By};
 
-    use super::{archive, creates, export, import, name, scan, value};
+    use super::{archive, creates, export, import, name, scan, value, *};
 
     /// Paths below the root, with what they have.
-    type Tree = BTreeMap<String, (Bytes, u64)>;
+    type Tree = BTreeMap<String, Znode>;
 
     fn names() -> impl Strategy<Value = String> {
         let strange =
@@ -56,31 +72,88 @@ mod tests {
         ]
     }
 
+    fn kinds() -> impl Strategy<Value = NodeKind> {
+        prop_oneof![
+            4 => Just(NodeKind::Persistent),
+            1 => Just(NodeKind::Container),
+            1 => (1..=NodeKind::TTL_MAX_MS).prop_map(|ms| NodeKind::Ttl { ms }),
+        ]
+    }
+
+    fn acls() -> impl Strategy<Value = Acl> {
+        let identities = [
+            (Scheme::World, "anyone"),
+            (Scheme::Digest, "ada:3b+/="),
+            (Scheme::Digest, ":h"),
+            (Scheme::Ip, "fd00::/16"),
+            (Scheme::X509, "CN=a,O=\"b\\:c"),
+            (Scheme::User, "ä:r"),
+            (Scheme::Role, "super"),
+        ];
+        let entry =
+            (prop::sample::select(identities.to_vec()), 0..32u32).prop_map(|((scheme, id), bits)| AclEntry {
+                identity: Identity::new(scheme, id).unwrap(),
+                permissions: Permissions::from_bits(bits).unwrap(),
+            });
+        prop_oneof![
+            3 => Just(Acl::default()),
+            1 => prop::collection::vec(entry, 1..4).prop_map(|entries| Acl::new(entries).unwrap()),
+        ]
+    }
+
+    fn quotas() -> impl Strategy<Value = Quota> {
+        let bounds = || (prop::option::of(any::<u64>()), prop::option::of(0..3u64));
+        let bounds = move || bounds().prop_map(|(znodes, bytes)| Bounds { znodes, bytes });
+        let quota = (bounds(), bounds()).prop_map(|(soft, hard)| Quota { soft, hard });
+        prop_oneof![4 => Just(Quota::default()), 1 => quota]
+    }
+
+    fn znodes() -> impl Strategy<Value = Znode> {
+        let all = (prop::option::weighted(0.8, values()), kinds(), acls(), quotas(), 0..1_000_000_000u64);
+        let any =
+            all.prop_map(|(data, kind, acl, quota, sequence)| Znode { data, kind, acl, quota, sequence });
+        let plain = (values(), 0..1_000_000_000u64).prop_map(|(data, sequence)| Znode {
+            data: Some(data),
+            sequence,
+            ..Znode::default()
+        });
+        prop_oneof![2 => plain, 1 => any]
+    }
+
     fn trees() -> impl Strategy<Value = Tree> {
-        let node = (any::<prop::sample::Index>(), names(), values(), 0..1_000_000_000u64);
-        (values(), prop::collection::vec(node, 0..12)).prop_map(|(root, nodes)| {
-            let mut tree = Tree::from([(String::new(), (root, 3))]);
-            for (parent, name, value, sequence) in nodes {
-                let parent = tree.keys().nth(parent.index(tree.len())).cloned().unwrap_or_default();
-                tree.insert(format!("{parent}/{name}"), (value, sequence));
-            }
-            let children = |tree: &Tree, of: &str| {
-                tree.keys().filter(|k| k.rsplit_once('/').is_some_and(|(parent, _)| parent == of)).count()
-                    as u64
+        let nodes = prop::collection::vec((any::<prop::sample::Index>(), names(), znodes()), 0..12);
+        // Also trees that a directory can hold.
+        let only_plain = any::<bool>();
+        (znodes(), nodes, only_plain).prop_map(|(root, nodes, only_plain)| {
+            let plain = |znode: Znode| match only_plain {
+                true => Znode {
+                    data: znode.data.or_else(|| Some(Bytes::new())),
+                    sequence: znode.sequence,
+                    ..Znode::default()
+                },
+                false => znode,
             };
-            let counted = tree.iter().map(|(k, (v, n))| (k.clone(), (v.clone(), n + children(&tree, k))));
-            counted.collect()
+            let mut tree = Tree::from([(String::new(), plain(root))]);
+            for (parent, name, znode) in nodes {
+                let parent = tree.keys().nth(parent.index(tree.len())).cloned().unwrap_or_default();
+                tree.insert(format!("{parent}/{name}"), plain(znode));
+            }
+            for path in tree.keys().cloned().collect::<Vec<_>>() {
+                let children = children(&tree, &path);
+                tree.get_mut(&path).unwrap().sequence += children;
+            }
+            tree
         })
     }
 
+    fn children(tree: &Tree, of: &str) -> u64 {
+        tree.keys().filter(|k| k.rsplit_once('/').is_some_and(|(parent, _)| parent == of)).count() as u64
+    }
+
     fn export(tree: &Tree, root: &Path, mut target: export::Target) -> Result<(), crate::exit::Failure> {
-        for (below, (data, next_sequence)) in tree {
-            let children =
-                tree.keys().filter(|k| k.rsplit_once('/').is_some_and(|(parent, _)| parent == below));
-            let num_children = children.count() as u32;
-            let cversion = (2 * next_sequence - u64::from(num_children)) as i32;
-            let stat = Stat { num_children, cversion, ..Stat::default() };
-            target.write(&archive::znode(root, below).unwrap(), data.clone(), &stat)?;
+        for (below, znode) in tree {
+            let path = archive::znode(root, below).unwrap();
+            target.write(&path, znode.clone(), children(tree, below) > 0)?;
         }
         target.finish().map(drop)
     }
@@ -92,10 +165,61 @@ mod tests {
             let below = new.path.as_str().strip_prefix(root.as_str()).unwrap().to_owned();
             let parent = below.rsplit_once('/').map(|(parent, _)| parent.to_owned());
             assert!(parent.is_none_or(|parent| tree.contains_key(&parent)), "parents come first");
-            assert!(tree.insert(below, (new.data, new.sequence)).is_none());
+            assert!(tree.insert(below, new.znode).is_none());
             true
         });
         tree
+    }
+
+    /// What a store has after an import to its root or below it.
+    fn stored(source: import::Source, root: &Path) -> Tree {
+        let superuser = Identities::new([Identity::superuser()]).unwrap();
+        let by = By { session: None, identities: &superuser };
+        let at = At { zxid: Zxid(1), time_ms: 1 };
+        let mut store = store_core::Tree::default();
+        let (mut counters, mut quotas, mut paths) = (Vec::new(), Vec::new(), Vec::new());
+        if !root.is_root() {
+            store.write(at, by, &Write::Create(Create::new(root.parent().unwrap(), ""))).unwrap();
+        }
+        source.read(root, 1 << 20, |new| {
+            let new = new.unwrap();
+            paths.push(new.path.clone());
+            counters.push((new.path.clone(), new.znode.sequence));
+            quotas.push((new.path.clone(), new.znode.quota));
+            for write in new.writes() {
+                store.write(at, by, &write).unwrap();
+            }
+            true
+        });
+        let sequences: BTreeMap<Path, u64> = counters
+            .into_iter()
+            .map(|(path, sequence)| {
+                let stat = store.stat(&path).unwrap();
+                (path, creates(&stat) + import::missing(&stat, sequence))
+            })
+            .collect();
+        for (path, quota) in quotas {
+            store.write(at, by, &Write::SetQuota { path, quota }).unwrap();
+        }
+        let ReadOutcome::Quotas { quotas, .. } =
+            store.read(&Read::Quotas { path: root.clone(), page: Default::default() }, &superuser).unwrap()
+        else {
+            panic!("no quotas");
+        };
+        let quotas: BTreeMap<Path, Quota> = quotas.into_iter().map(|at| (at.path, at.quota)).collect();
+        let znode = |path: Path| {
+            let ReadOutcome::Data { data, stat } =
+                store.read(&Read::Get { path: path.clone() }, &superuser).unwrap()
+            else {
+                panic!("no value");
+            };
+            let quota = quotas.get(&path).copied().unwrap_or_default();
+            let acl = store.acl(&path).unwrap();
+            let below = path.as_str().strip_prefix(root.as_str().trim_end_matches('/')).unwrap();
+            let below = below.trim_end_matches('/').to_owned();
+            (below, Znode { data, kind: stat.kind, acl, quota, sequence: sequences[&path] })
+        };
+        paths.into_iter().map(znode).collect()
     }
 
     /// A path of this many bytes.
@@ -169,8 +293,20 @@ mod tests {
             let (from, to) = (Path::new("/from").unwrap(), Path::new("/to/there").unwrap());
             let file = dir.path().join("archive");
             export(&tree, &from, export::Target::archive(from.clone(), &file).unwrap()).unwrap();
-            let source = import::Source::open(&file, &to, 1 << 20, scan::Skip::default()).unwrap();
-            prop_assert_eq!(&imported(source, &to), &tree);
+            let open = |to: &Path| import::Source::open(&file, to, 1 << 20, scan::Skip::default());
+            prop_assert_eq!(&imported(open(&to).unwrap(), &to), &tree);
+            let mut counted = tree.clone();
+            for (path, znode) in &mut counted {
+                if znode.kind == NodeKind::Container && children(&tree, path) == 0 {
+                    znode.sequence = 0;
+                }
+            }
+            prop_assert_eq!(&stored(open(&to).unwrap(), &to), &counted);
+            let root = Path::root();
+            match tree[""].kind {
+                NodeKind::Persistent => prop_assert_eq!(&stored(open(&root).unwrap(), &root), &counted),
+                _ => prop_assert!(open(&root).err().unwrap().to_string().contains("import ARCHIVE /new")),
+            }
 
             let directory = dir.path().join("directory");
             let exported = export(&tree, &from, export::Target::directory(from.clone(), &directory).unwrap());
@@ -179,10 +315,15 @@ mod tests {
                 names.iter().all(|name| name.as_ref().is_some_and(|name| name.len() <= 255 && name != value::VALUE))
                     && names.iter().flatten().map(|name| name.len() + 1).sum::<usize>() < 3900
             };
-            if tree.keys().all(can_be_held) {
+            let is_plain = |znode: &Znode| {
+                let Znode { data, kind, acl, quota, sequence: _ } = znode;
+                data.is_some() && *kind == NodeKind::Persistent && acl.is_open() && quota.is_none()
+            };
+            if tree.keys().all(can_be_held) && tree.values().all(is_plain) {
                 exported.unwrap();
                 let source = import::Source::open(&directory, &to, 1 << 20, scan::Skip::default()).unwrap();
-                let without_counters: Tree = tree.into_iter().map(|(path, (data, _))| (path, (data, 0))).collect();
+                let without = |(path, znode)| (path, Znode { sequence: 0, ..znode });
+                let without_counters: Tree = tree.into_iter().map(without).collect();
                 prop_assert_eq!(imported(source, &to), without_counters);
             } else {
                 prop_assert!(exported.unwrap_err().to_string().contains("--archive"));

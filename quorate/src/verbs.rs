@@ -252,7 +252,7 @@ pub(crate) async fn sync(args: &SyncArgs) -> Result<(), Failure> {
 /// Deletes `root` and everything below it, and says how many znodes that were.
 pub(crate) async fn delete_tree(client: &Client, root: &Path) -> Result<usize, Failure> {
     let mut paths = Vec::new();
-    walk(client, root, ReadLevel::Local, tree::walk::Look::Stat, IN_FLIGHT, |path, _, _| {
+    walk(client, root, ReadLevel::Local, tree::walk::Look::Stat, IN_FLIGHT, |path, _| {
         paths.push(path.clone());
         Ok(())
     })

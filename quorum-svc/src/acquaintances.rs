@@ -52,6 +52,8 @@ struct Noted {
     fault: Option<String>,
     /// Only without a fault.
     build: Option<Build>,
+    /// Only without a fault: its settings that differ.
+    differs: Option<String>,
     refused: bool,
     since: Instant,
     /// When this was last confirmed.
@@ -87,10 +89,21 @@ impl Board {
                 false
             }
             None => {
-                peers.insert(peer, Noted { fault, refused, since: now, found: now, doubted: None, build });
+                let (differs, doubted) = (None, None);
+                peers.insert(peer, Noted { fault, refused, since: now, found: now, doubted, build, differs });
                 true
             }
         }
+    }
+
+    /// Notes the settings of a peer without a fault that differ. Returns whether they are new.
+    fn note_differences(&self, peer: PeerId, differs: &Option<String>) -> bool {
+        let mut peers = self.lock();
+        let Some(noted) = peers.get_mut(&peer).filter(|noted| noted.differs != *differs) else {
+            return false;
+        };
+        noted.differs.clone_from(differs);
+        true
     }
 
     /// Marks the peer as possibly gone.
@@ -113,6 +126,9 @@ pub(crate) struct Acquaintances {
     pub(crate) board: Arc<Board>,
     pub(crate) addresses: Arc<BTreeMap<PeerId, String>>,
     pub(crate) dialer: Dialer,
+    /// Time limit to open both streams between a learner and its leader. That takes some six round
+    /// trips and a write to each disk, so it follows the setting for the distance between members.
+    pub(crate) open_limit: Duration,
     pub(crate) links: Links,
     /// Never used in a task: it is locked while the file is written.
     pub(crate) met: Met,
@@ -123,12 +139,6 @@ pub(crate) struct Acquaintances {
 }
 
 impl Acquaintances {
-    /// Time limit to open both streams between a learner and its leader. That takes some six round
-    /// trips and a write to each disk, so it follows the setting for the distance between members.
-    pub(crate) fn open_limit(&self) -> Duration {
-        self.own.borrow().greeting.sync_limit.max(CONNECT_LIMIT)
-    }
-
     /// Meets all others again at once.
     pub(crate) fn meet_again(&self) {
         self.again.values().for_each(Notify::notify_one);
@@ -162,11 +172,11 @@ impl Acquaintances {
         let known = self.board.lock();
         let others = self.addresses.iter().filter(|(id, _)| **id != self.me);
         let peer = |(&id, address): (&PeerId, &String)| {
-            let ((fault, since), refused, build) = match known.get(&id) {
-                Some(noted) => (noted.fault(), noted.refused, noted.build.clone()),
-                None => ((Some("not tried yet".to_owned()), Duration::ZERO), false, None),
+            let ((fault, since), refused, build, differs) = match known.get(&id) {
+                Some(noted) => (noted.fault(), noted.refused, noted.build.clone(), noted.differs.clone()),
+                None => ((Some("not tried yet".to_owned()), Duration::ZERO), false, None, None),
             };
-            PeerReport { id, address: address.clone(), fault, refused, since, build }
+            PeerReport { id, address: address.clone(), fault, refused, since, build, differs }
         };
         others.map(peer).collect()
     }
@@ -184,10 +194,10 @@ impl Acquaintances {
     ///
     /// # Errors
     /// The reason to refuse the connection; logged once.
-    pub(crate) fn check(&self, hello: wire::Hello, dialled: Option<PeerId>) -> Result<PeerId, String> {
+    pub(crate) fn check(&self, hello: wire::Hello, dialled: Option<PeerId>) -> Result<Greeting, String> {
         let peer = PeerId(hello.id);
         let checked = Hello::check(hello, &self.own.borrow().greeting, dialled);
-        checked.map(|greeting| greeting.id).map_err(|e| {
+        checked.map_err(|e| {
             self.refused(dialled.unwrap_or(peer), &e.0);
             e.0
         })
@@ -319,7 +329,7 @@ impl Acquaintances {
     pub(crate) async fn meet_over(&self, peer: PeerId, channel: Channel) -> Result<(), String> {
         let mut client = QuorumClient::new(channel);
         let mut said = Acquaintance::default();
-        let mut build = None;
+        let (mut build, mut differs) = (None, None);
         // The second round confirms the incarnation that the other server has sent.
         for _ in 0..2 {
             let suspicion = self.own.borrow().said.suspicion;
@@ -332,13 +342,22 @@ impl Acquaintances {
             })?;
             let theirs = theirs.into_inner();
             let told = theirs.clone();
-            self.check(theirs, Some(peer))?;
+            let greeting = self.check(theirs, Some(peer))?;
             let damage = Hello::damage(&told);
             self.links.send(Event::Heard { peer, damage: Some(damage), suspicion }).await;
-            build = Hello::build(&told);
+            build = Some(greeting.build.clone());
+            differs = self.own.borrow().greeting.differences(&greeting);
             said = self.greeted(peer, &told).await?;
         }
         self.board.note(peer, None, false, build);
+        if self.board.note_differences(peer, &differs)
+            && let Some(settings) = differs
+        {
+            tracing::warn!(
+                %peer, settings,
+                "another member has other settings; give all members the same, and restart those that change"
+            );
+        }
         Ok(())
     }
 }

@@ -167,7 +167,7 @@ impl LearnService {
             return Err(Status::failed_precondition(why));
         }
         let told = hello.clone();
-        let peer = self.acquaintances.check(hello, None).map_err(Status::failed_precondition)?;
+        let peer = self.acquaintances.check(hello, None).map_err(Status::failed_precondition)?.id;
         let said = self.acquaintances.greeted(peer, &told).await.map_err(Status::unavailable)?;
         self.acquaintances.heard(peer);
         Ok((peer, said))
@@ -194,7 +194,7 @@ struct Half {
 
 impl Half {
     async fn run(self, waiting: Halves, control: oneshot::Receiver<Control>) {
-        let control = tokio::time::timeout(self.acquaintances.open_limit(), control).await;
+        let control = tokio::time::timeout(self.acquaintances.open_limit, control).await;
         halves(&waiting).remove(&self.number);
         let Half {
             conn, peer, mut from_learner, to_learner, acquaintances, view, snapshots, silence, ..

@@ -75,8 +75,7 @@ impl LearnerSide {
     /// One attempt, after a delay; the driver receives a link or a failure.
     pub(crate) async fn connect(self, leader: PeerId, address: String, delay: Duration) {
         tokio::time::sleep(delay).await;
-        let attempt =
-            tokio::time::timeout(self.acquaintances.open_limit(), self.open(leader, &address)).await;
+        let attempt = tokio::time::timeout(self.acquaintances.open_limit, self.open(leader, &address)).await;
         match attempt {
             Ok(Ok(link)) => self.run(leader, link).await,
             Ok(Err(error)) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::ports::{Chunks, Feed as _, Quorum as _, Request as Asked};
-use api::{PeerId, Ticket, Zxid};
+use api::{PeerId, Standing, Ticket, Zxid};
 use bytes::Bytes;
 use proto::internal::{self, feed_message, quorum_port_server::QuorumPort, snapshot_message, store_message};
 use proto::peer::{LevelSet, Reconfigured};
@@ -79,7 +79,7 @@ impl QuorumPort for PortService {
         store.signs = Some(signs);
         tracing::info!(%after, "the store has attached");
         let (messages, stream) = mpsc::channel(SEND_QUEUE);
-        let hello = Some(Hello::to_wire(&self.ensemble, self.me));
+        let hello = Some(Hello::to_wire(&self.ensemble, self.me, self.standing()));
         // The queue is empty, so there is room.
         let _ = messages
             .try_send(Ok(message(feed_message::Kind::Attached(internal::Attached { hello, last_ticket }))));
@@ -129,7 +129,7 @@ impl QuorumPort for PortService {
         _: Request<internal::StatusRequest>,
     ) -> Result<Response<internal::StatusReply>, Status> {
         let status = self.handle.status().await.map_err(|e| Status::unavailable(e.0))?;
-        let hello = Some(Hello::to_wire(&self.ensemble, self.me));
+        let hello = Some(Hello::to_wire(&self.ensemble, self.me, self.standing()));
         let known = self.handle.surroundings().await.map_err(|e| Status::unavailable(e.0))?;
         let status = Some(status_to_wire(status));
         Ok(Response::new(internal::StatusReply { hello, status, ..surroundings_to_wire(known) }))
@@ -161,10 +161,15 @@ impl QuorumPort for PortService {
 
 impl PortService {
     fn admit(&self, hello: Option<proto::peer::Hello>) -> Result<(), Status> {
-        check_neighbour(hello, &self.ensemble, self.me).map_err(|e| {
+        let checked = check_neighbour(hello, &self.ensemble, self.me, &self.standing());
+        checked.map(drop).map_err(|e| {
             tracing::warn!("refused a store: {e}");
             Status::failed_precondition(e.0)
         })
+    }
+
+    fn standing(&self) -> Standing {
+        self.handle.acquaintances.own.borrow().greeting.standing
     }
 }
 

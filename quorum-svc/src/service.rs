@@ -24,6 +24,7 @@ use crate::backlog::Backlog;
 use crate::driver::{self, Driver, Links, State};
 use crate::handle::{Handle, Keep, SLACK};
 use crate::leader_link::{Halves, LearnService};
+use crate::learner_link::CONNECT_LIMIT;
 use crate::learner_link::LearnerSide;
 use crate::log_thread;
 use crate::measure::Measure;
@@ -40,6 +41,8 @@ pub struct Config {
     pub version: String,
     /// This server, all servers, timeouts and bounds.
     pub core: quorum_core::Config,
+    /// See [`Greeting`]: the other members are told, and differences are reported.
+    pub settings: BTreeMap<String, String>,
     /// `host:port` of each member's quorum service.
     pub addresses: BTreeMap<PeerId, String>,
     /// Connects to the other members.
@@ -241,13 +244,13 @@ impl<E: Election> QuorumService<E> {
         let ensemble: Arc<str> = config.ensemble.into();
         let met = Met::new(incarnations);
         let sync_limit = config.core.sync_limit;
-        let tick = config.core.ping_interval;
         let core = Zab::new(config.core, durable.clone());
         let shell = Shell::new(core, view.clone(), me, base);
         let said = shell.said();
         let name = ensemble.to_string();
         let roster = shell.core().roster().clone();
-        let greeting = Greeting { name, id: me, roster, standing: said.standing, build, sync_limit, tick };
+        let settings = config.settings;
+        let greeting = Greeting { name, id: me, roster, standing: said.standing, build, settings };
         let own = Own { greeting, said };
         let others = config.addresses.keys().filter(|&&peer| peer != me);
         let acquaintances = Acquaintances {
@@ -256,6 +259,7 @@ impl<E: Election> QuorumService<E> {
             board: Arc::default(),
             addresses: Arc::new(config.addresses.clone()),
             dialer: config.dialer,
+            open_limit: sync_limit.max(CONNECT_LIMIT),
             links: links.clone(),
             met: met.clone(),
             every: config.incarnation_every,

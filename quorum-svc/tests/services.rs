@@ -72,6 +72,7 @@ fn config(id: u32, dir: &Path, addresses: &BTreeMap<PeerId, String>) -> Config {
         ensemble: "test".into(),
         version: "test".into(),
         core,
+        settings: BTreeMap::new(),
         addresses: addresses.clone(),
         dialer: tls::Dialer::plain(),
         data_dir: dir.join(id.to_string()),
@@ -496,8 +497,7 @@ async fn garbage_and_strangers_do_no_harm() {
             roster: Arc::new(Roster::initial(Ensemble::of_voters(1..=3).unwrap())),
             standing: Standing::default(),
             build: Build::this(),
-            sync_limit: SYNC_LIMIT,
-            tick: SYNC_LIMIT,
+            settings: BTreeMap::new(),
         };
         let hello = proto::quorum::LearnerFrame::Hello(proto::quorum::Hello::to_peer(&greeting));
         let status = client.learn(tokio_stream::once(hello.into())).await.unwrap_err();

@@ -314,7 +314,7 @@ impl World {
     }
 
     fn stranger(&mut self, node: usize, members: bool, lasts: u64) {
-        let own = self.nodes[node].greeting(&self.cx);
+        let own = self.nodes[node].greeting();
         self.crash(node, false, Crash::ProcessOnly, lasts);
         let Some(mut greeting) = own.map(|own| Greeting::clone(&own)) else { return };
         if members {
@@ -337,7 +337,7 @@ impl World {
     pub(crate) fn stranger_speaks(&mut self, link: LinkId, node: usize, greeting: Rc<Greeting>) {
         let Some((kind, _, End::Node(other))) = self.cx.net.dialled(link) else { return };
         // A server without data takes every server with its name and members for one of its ensemble: it may have lost its disk.
-        let has_data = self.nodes[other].greeting(&self.cx).is_some_and(|own| own.standing.bound);
+        let has_data = self.nodes[other].greeting().is_some_and(|own| own.standing.bound);
         if greeting.standing.ensemble == Some(STRANGERS) && !has_data {
             return;
         }

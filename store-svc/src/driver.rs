@@ -11,7 +11,7 @@ use std::{
 };
 
 use api::{
-    Identities, OpError, Time, Trace, Zxid,
+    EnsembleId, Identities, OpError, Time, Trace, Zxid,
     ports::{Quorum, Sign},
     record,
     session::{Item, Op, Open, Request, Response},
@@ -130,6 +130,8 @@ pub(crate) struct Driver<Q> {
     /// See [`crate::Config`].
     pub(crate) snapshot_bytes: u64,
     pub(crate) ready: watch::Sender<bool>,
+    /// The id of the ensemble, as the quorum says.
+    pub(crate) ensemble: watch::Sender<Option<EnsembleId>>,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -439,6 +441,8 @@ impl<Q: Quorum> Running<Q> {
         let ready = self.driver.shell.server.ready();
         measure::publish(&self.driver.shell.server, self.sinks.len());
         self.driver.ready.send_if_modified(|was| std::mem::replace(was, ready) != ready);
+        let ensemble = self.driver.shell.server.ensemble();
+        self.driver.ensemble.send_if_modified(|was| std::mem::replace(was, ensemble) != ensemble);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use api::{
-    PeerId, Ticket, Time, Zxid,
+    EnsembleId, PeerId, Ticket, Time, Zxid,
     ports::{PortClosed, Quorum},
     proof::Prover,
 };
@@ -160,6 +160,7 @@ pub struct StoreService<Q> {
     inputs: mpsc::Receiver<FromClient>,
     asides: mpsc::UnboundedReceiver<Aside>,
     ready: watch::Sender<bool>,
+    ensemble: watch::Sender<Option<EnsembleId>>,
     tasks: TaskTracker,
 }
 
@@ -241,6 +242,7 @@ impl<Q: Quorum> StoreService<Q> {
             inputs,
             asides,
             ready,
+            ensemble: watch::Sender::default(),
             tasks,
         })
     }
@@ -285,7 +287,8 @@ impl<Q: Quorum> StoreService<Q> {
     /// The port of the store, for edges in other processes. Serve it where only those can reach it.
     #[must_use]
     pub fn port(&self) -> With<StorePortServer<PortService<Handle>>, PortSessions<Handle>> {
-        let service = PortService::new(self.handle.clone(), &self.config.ensemble, self.tasks.clone());
+        let (name, ensemble) = (&self.config.ensemble, self.ensemble.subscribe());
+        let service = PortService::new(self.handle.clone(), name, ensemble, self.tasks.clone());
         let calls = StorePortServer::new(service.clone())
             .max_decoding_message_size(PEER_MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX);
@@ -348,6 +351,7 @@ impl<Q: Quorum> StoreService<Q> {
             snapshot_entries: self.config.snapshot_entries,
             snapshot_bytes: self.config.snapshot_bytes,
             ready: self.ready,
+            ensemble: self.ensemble,
             shutdown: self.shutdown,
         };
         // The tasks of the streams end by themselves when their inputs are closed.

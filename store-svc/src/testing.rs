@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc};
 #[derive(Clone)]
 pub struct MemoryQuorum {
     me: PeerId,
+    ensemble: EnsembleId,
     inner: Arc<Mutex<Inner>>,
     changed: Arc<Notify>,
 }
@@ -53,7 +54,14 @@ impl MemoryQuorum {
             attached: 0,
             signs: None,
         };
-        MemoryQuorum { me, inner: Arc::new(Mutex::new(inner)), changed: Arc::new(Notify::new()) }
+        let (inner, changed) = (Arc::new(Mutex::new(inner)), Arc::new(Notify::new()));
+        MemoryQuorum { me, ensemble: EnsembleId(1), inner, changed }
+    }
+
+    /// The quorum of this ensemble.
+    #[must_use]
+    pub fn of(self, ensemble: EnsembleId) -> MemoryQuorum {
+        MemoryQuorum { ensemble, ..self }
     }
 
     /// Sets whether there is a leader. Without one, requests are parked.
@@ -126,7 +134,7 @@ impl MemoryQuorum {
             committed: last,
             disk: Room::Ample,
             room: Room::Ample,
-            ensemble: Some(EnsembleId(1)),
+            ensemble: Some(self.ensemble),
         }
     }
 

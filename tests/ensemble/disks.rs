@@ -407,6 +407,82 @@ fn b21_a_tree_that_no_file_system_can_hold_comes_back_with_its_counters() {
 }
 
 #[test]
+fn b21_kinds_access_lists_quotas_and_absent_values_come_back_or_are_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = Node::start(temp.path(), &[]);
+    node.serves();
+    let file = |name: &str| temp.path().join(name).to_str().unwrap().to_owned();
+    for (create, lost) in [
+        (&["create", "--container", "/k"][..], "container"),
+        (&["create", "--ttl", "1h", "/k"], "TTL"),
+        (&["create", "/k"], "access list"),
+        (&["create", "/k"], "quota"),
+    ] {
+        node.ok(create);
+        match lost {
+            "access list" => drop(node.ok(&["acl", "set", "/k", "ip:127.0.0.1:rwcda"])),
+            "quota" => drop(node.ok(&["quota", "set", "/k", "--soft-bytes", "9"])),
+            _ => {}
+        }
+        let (code, text) = node.run(&["export", "/k", &file("dir")]);
+        assert!(
+            code == Some(1)
+                && text.contains(lost)
+                && text.contains("would be lost")
+                && text.contains("--archive"),
+            "{code:?} {text}"
+        );
+        assert!(!temp.path().join("dir").exists());
+        node.ok(&["delete", "/k"]);
+    }
+    for words in [
+        "create /t v",
+        "create --container /t/locks",
+        "create -s /t/locks/lock- x",
+        "create -s --ttl 1h /t/job- x",
+        "create /t/full v",
+        "create /t/full/a 12345",
+        // Less than there is.
+        "quota set /t/full --znodes 0 --bytes 2 --soft-znodes 7",
+        "quota set /t --soft-bytes 1000000",
+        "acl set /t world:anyone:rcd ip:127.0.0.0/8:rwcda",
+        "acl set /t/full/a world:anyone:r",
+    ] {
+        node.ok(&words.split(' ').collect::<Vec<_>>());
+    }
+    node.ok(&["export", "--archive", "/t", &file("first")]);
+    // One without a value, as clients of ZooKeeper make them.
+    let read = |name: &str| std::fs::read_to_string(file(name)).unwrap();
+    let text = read("first").replace("{\"path\":\"/locks\",\"data\":\"\"", "{\"path\":\"/locks\"");
+    let body = &text[..text.rfind("{\"end\"").unwrap()];
+    let znodes = body.lines().count() - 1;
+    let crc = crc32c::crc32c(body.as_bytes());
+    std::fs::write(file("one"), format!("{body}{{\"end\":{znodes},\"crc32c\":\"{crc:08x}\"}}\n")).unwrap();
+    node.ok(&["import", &file("one"), "/copy"]);
+    node.ok(&["export", "--archive", "/copy", &file("two")]);
+    assert!(read("one") == read("two") && read("one") != read("first"), "{}\n{}", read("one"), read("two"));
+    let (code, text) = node.run(&["export", "/copy/locks", &file("dir")]);
+    assert!(code == Some(1) && text.contains("--archive"), "{code:?} {text}");
+
+    // What the importer may not do fails, and says how far it came.
+    node.ok(&["create", "/shut"]);
+    node.ok(&["create", "/shut/a"]);
+    node.ok(&["acl", "set", "/shut", "world:anyone:r"]);
+    node.ok(&["export", "--archive", "/shut", &file("shut")]);
+    let (code, text) = node.run(&["import", &file("shut"), "/opened"]);
+    assert!(
+        code == Some(1) && text.contains("as the superuser") && text.contains("1 znodes were created"),
+        "{text}"
+    );
+    // Hashes that the exporter may not read would be lost.
+    node.ok(&["create", "/digest"]);
+    node.ok(&["acl", "set", "/digest", "digest:ada:hash:rwcda", "world:anyone:r"]);
+    let (code, text) = node.run(&["export", "--archive", "/digest", &file("masked")]);
+    assert!(code == Some(1) && text.contains("hashes you may not read"), "{code:?} {text}");
+    assert!(!temp.path().join("masked").exists() && !temp.path().join("masked.part").exists());
+}
+
+#[test]
 fn b21_an_import_that_meets_an_existing_znode_changes_nothing_below_it_and_advises_no_deletion() {
     let temp = tempfile::tempdir().unwrap();
     let node = Node::start(temp.path(), &[]);

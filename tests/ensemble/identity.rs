@@ -140,6 +140,41 @@ fn b02_servers_with_different_members_have_no_link() {
     });
 }
 
+#[test]
+fn b13_a_setting_that_differs_between_members_is_told_with_both_values() {
+    let mut ensemble = three();
+    let warned = |ensemble: &Ensemble| {
+        let output = ensemble.run(&["status"]);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert_eq!(warned(&ensemble).0, Some(0));
+    assert!(!warned(&ensemble).1.contains("other settings"));
+    ensemble.kill9(3);
+    ensemble.set_env(3, "QUORATE_LIMITS_DATA", "2MiB");
+    ensemble.set_env(3, "QUORATE_TIMING_TICK", "100ms");
+    ensemble.start_node(3);
+    let told = |tick: [&str; 2], data: [&str; 2]| {
+        let said = |key: &str, [there, here]: [&str; 2]| format!("`{key}` is {there} there and {here} here");
+        format!("{}, {}", said("limits.data", data), said("timing.tick", tick))
+    };
+    eventually("both sides log it", || {
+        let others = told(["100ms", "200ms"], ["2MiB", "1MiB"]);
+        let own = told(["200ms", "100ms"], ["1MiB", "2MiB"]);
+        ensemble.log(3).contains(&own)
+            && ensemble.log(1).contains(&others)
+            && ensemble.log(2).contains(&others)
+    });
+    eventually("status tells it, and that all is well", || {
+        let (code, said) = warned(&ensemble);
+        code == Some(0)
+            && said
+                .contains("the nodes 1 and 3 have other settings: `limits.data` is 2MiB there and 1MiB here")
+            && said.contains("the nodes 2 and 3 have other settings")
+            && !said.contains("the nodes 1 and 2 ")
+            && said.contains("give all nodes the same")
+    });
+}
+
 /// Two of three are lost; an operator goes on from the third, first alone and then with copies.
 #[test]
 fn b02_an_operator_begins_a_new_ensemble_from_one_directory() {

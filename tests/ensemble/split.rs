@@ -338,3 +338,59 @@ impl Session {
         }
     }
 }
+
+/// Two ensembles of one name: the address of a quorum, and of an election, leads to a node of the other that has the same id.
+#[test]
+fn b01_services_of_another_ensemble_of_the_same_name_have_no_link_and_do_no_harm() {
+    let [mut ours, mut theirs] = [Ensemble::down_split(3), Ensemble::down_split(3)];
+    for (ensemble, value) in [(&mut ours, "ours"), (&mut theirs, "theirs")] {
+        for id in 1..=3 {
+            let file = ensemble.config(id);
+            let text = std::fs::read_to_string(&file).unwrap();
+            let name = text.lines().find(|line| line.starts_with("ensemble = ")).unwrap().to_owned();
+            std::fs::write(&file, text.replace(&name, "ensemble = \"same\"")).unwrap();
+            std::fs::remove_dir_all(ensemble.dir.join(format!("node-{id}/data"))).unwrap();
+        }
+        (1..=3).for_each(|id| ensemble.start_node(id));
+        ensemble.ok(&["create", "/whose", value]);
+        ensemble.agree();
+    }
+    let services =
+        |ensemble: &Ensemble| host::config::load(Some(&ensemble.config(1)), [], &[]).unwrap().node.services;
+    let (right, wrong) = (services(&ours), services(&theirs));
+    let ids = [&ours, &theirs].map(|ensemble| {
+        let epochs = std::fs::read_to_string(ensemble.dir.join("node-1/data/store/epochs")).unwrap();
+        let id = epochs.lines().find_map(|line| line.strip_prefix("ensemble ")).unwrap().to_owned();
+        let of_quorum = std::fs::read_to_string(ensemble.dir.join("node-1/data/epochs")).unwrap();
+        assert!(of_quorum.contains(&id), "the store keeps the id of its quorum: {epochs}{of_quorum}");
+        id
+    });
+    for (part, key) in [("store", "QUORUM"), ("quorum", "ELECTION")] {
+        let key = format!("QUORATE_SERVICES_{key}");
+        let (right, wrong) = match part {
+            "store" => (&right.quorum, &wrong.quorum),
+            _ => (&right.election, &wrong.election),
+        };
+        let refusals = |ensemble: &Ensemble| {
+            let refused =
+                |line: &&str| line.contains("refuses the link") && ids.iter().all(|id| line.contains(id));
+            ensemble.log(1).lines().filter(refused).count()
+        };
+        let before = refusals(&ours);
+        ours.kill9_part(1, part);
+        ours.set_env(1, &key, wrong);
+        ours.start_part(1, part);
+        eventually("it is refused", || refusals(&ours) > before);
+        std::thread::sleep(Duration::from_secs(1));
+        theirs.ok(&["set", "/whose", "theirs"]);
+        let at_first = |ensemble: &Ensemble| run_at(ensemble.endpoint(1), &["get", "/whose"]).stdout;
+        assert_eq!(at_first(&theirs), b"theirs", "its services keep their links");
+        assert!(!theirs.log(1).contains("has taken this one's place"), "{}", theirs.log(1));
+        ours.kill9_part(1, part);
+        ours.set_env(1, &key, right);
+        ours.start_part(1, part);
+        ours.agree();
+        assert_eq!(at_first(&ours), b"ours");
+    }
+    theirs.agree();
+}

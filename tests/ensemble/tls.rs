@@ -159,7 +159,7 @@ fn strangers(ensemble: &Ensemble, dir: &Path) {
     let dialer = tls::Dialer::new(&tls::Keeper::load(files, two).unwrap(), tls::Mode::Require);
     let config = host::config::load(Some(&ensemble.config(1)), [], &[]).unwrap().node;
     let (quorum, election) = (config.listen.quorum, config.listen.election);
-    let three = proto::quorum::Hello::to_wire(&ensemble_name, api::PeerId(3));
+    let three = proto::quorum::Hello::to_wire(&ensemble_name, api::PeerId(3), api::Standing::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let refused = |status: tonic::Status| {
         assert!(status.message().contains("its certificate names member 2"), "{status}");

@@ -280,6 +280,12 @@ impl Machine {
 
     fn on_opened(&mut self, now: Time, connection: Connection, endpoint: usize, since: Time, opened: Opened) {
         let Opened { session: id, token, timeout_ms, node, leaderless, ensemble, .. } = opened;
+        // The node may have learned its own only after it was asked.
+        if let (Some(expected), Some(actual)) = (self.ensemble, ensemble)
+            && expected != actual
+        {
+            return self.lose_connection(now, OpError::WrongEnsemble { expected, actual });
+        }
         self.ensemble = self.ensemble.or(ensemble);
         let timeout = Duration::from_millis(timeout_ms.into()).max(TIMEOUT_MIN);
         // When a session is taken up, only the node knows of it.

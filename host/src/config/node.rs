@@ -1,6 +1,6 @@
 //! The checked settings of a node.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use api::{Ensemble, EnsembleError, PeerId, proof::Prover};
 
@@ -221,6 +221,25 @@ impl NodeConfig {
     #[must_use]
     pub fn own(&self) -> Option<&MemberConfig> {
         self.members.iter().find(|m| m.id == self.id)
+    }
+
+    /// The settings that should be the same on all members, by their keys, because what one of them does by its own concerns the
+    /// others: links that end by the smaller limit, what the present leader removes, what clients get depending on their node.
+    #[must_use]
+    pub fn shared_settings(&self) -> BTreeMap<String, String> {
+        let (t, session, limits) = (&self.timing, &self.session, &self.limits);
+        let time = |time: Duration| humantime::format_duration(time).to_string();
+        let all = [
+            ("timing.tick", time(t.tick)),
+            ("timing.init_limit", time(t.init_limit)),
+            ("timing.sync_limit", time(t.sync_limit)),
+            ("timing.container_unused", time(t.container_unused)),
+            ("session.timeout_min", time(session.timeout_min)),
+            ("session.timeout_max", time(session.timeout_max)),
+            ("limits.data", limits.data.to_string()),
+            ("limits.sessions", limits.sessions.to_string()),
+        ];
+        all.map(|(key, value)| (key.to_owned(), value)).into()
     }
 
     /// The members as the cores see them.

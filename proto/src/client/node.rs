@@ -151,6 +151,7 @@ impl From<NodeStatus> for v1::StatusResponse {
             fault: peer.fault.unwrap_or_default(),
             refused: peer.refused,
             since_ms: u64::try_from(peer.since.as_millis()).unwrap_or(u64::MAX),
+            differs: peer.differs.unwrap_or_default(),
         };
         v1::StatusResponse {
             id: s.id.0,
@@ -216,6 +217,7 @@ impl From<v1::StatusResponse> for NodeStatus {
             since: Duration::from_millis(peer.since_ms),
             // Told by `quorate.v1.Cluster`.
             build: None,
+            differs: Some(peer.differs).filter(|differs| !differs.is_empty()),
         };
         NodeStatus {
             id: PeerId(s.id),

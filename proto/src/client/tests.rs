@@ -672,6 +672,7 @@ fn a_node_status_survives_the_wire() {
                 refused: leader.is_none(),
                 since: Duration::from_millis(9),
                 build: None,
+                differs: leader.map(|_| "`timing.tick` is 1s there and 2s here".into()),
             }],
             disk: api::ports::Room::Low,
             clock_offset_ms: leader.map(|_| -7),

@@ -1,7 +1,6 @@
 //! The first message of a stream, and what servers say of themselves.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::{
     Build, EnsembleId, Epoch, Greeting, Level, Levels, PeerId, Roster, Standing,
@@ -18,22 +17,26 @@ pub struct Hello;
 impl Hello {
     /// Between services of one node, which have no more to say.
     #[must_use]
-    pub fn to_wire(ensemble: &str, id: PeerId) -> peer::Hello {
-        let ensemble = ensemble.to_owned();
-        peer::Hello { ensemble, id: id.0, protocol: PEER_PROTOCOL, ..peer::Hello::default() }
+    pub fn to_wire(ensemble: &str, id: PeerId, standing: Standing) -> peer::Hello {
+        peer::Hello {
+            ensemble: ensemble.to_owned(),
+            id: id.0,
+            protocol: PEER_PROTOCOL,
+            standing: Some(standing_to_wire(standing)),
+            ..peer::Hello::default()
+        }
     }
 
     /// Between servers.
     #[must_use]
     pub fn to_peer(greeting: &Greeting) -> peer::Hello {
-        let millis = |limit: Duration| u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+        let setting =
+            |(key, value): (&String, &String)| peer::Setting { key: key.clone(), value: value.clone() };
         peer::Hello {
-            standing: Some(standing_to_wire(greeting.standing)),
             members: greeting.roster.encode().into(),
-            sync_limit_ms: millis(greeting.sync_limit),
-            tick_ms: millis(greeting.tick),
+            settings: greeting.settings.iter().map(setting).collect(),
             build: Some(build_to_wire(&greeting.build)),
-            ..Hello::to_wire(&greeting.name, greeting.id)
+            ..Hello::to_wire(&greeting.name, greeting.id, greeting.standing)
         }
     }
 
@@ -58,12 +61,6 @@ impl Hello {
         };
         let [own, met, confirmed] = [hello.incarnation, hello.met, hello.confirmed].map(known);
         Acquaintance { own, met, confirmed }
-    }
-
-    /// What a server says that it runs, if that makes sense.
-    #[must_use]
-    pub fn build(hello: &peer::Hello) -> Option<Build> {
-        build(hello.build.clone()?).ok()
     }
 
     /// What a quorum says that it has lost.
@@ -92,15 +89,13 @@ impl Hello {
         }
         let roster = roster(&hello.members)
             .map_err(|e| Malformed(format!("the members of server {id} are no ensemble: {e}")))?;
-        let millis = |limit: u32| Duration::from_millis(limit.into());
         let theirs = Greeting {
             name: hello.ensemble,
             id,
             roster,
             standing: standing(hello.standing.unwrap_or_default())?,
             build: build(hello.build.unwrap_or_default())?,
-            sync_limit: millis(hello.sync_limit_ms),
-            tick: millis(hello.tick_ms),
+            settings: hello.settings.into_iter().map(|peer::Setting { key, value }| (key, value)).collect(),
         };
         this.check(&theirs, expected).map_err(Malformed)?;
         Ok(theirs)

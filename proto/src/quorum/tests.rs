@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use api::{
     Body, Build, Contact, Ensemble, EnsembleId, Entry, Greeting, History, LevelRefusal, Member, Membership,
     Origin, PeerId, Reconfig, ReconfigRefusal, Roster, Stamp, Standing, Trace, TraceContext,
@@ -179,8 +177,7 @@ fn greeting(name: &str, id: u32) -> Greeting {
             level: Some(Level(2)),
         },
         build: Build { version: "1.2.3".into(), levels: levels(2, 3).unwrap() },
-        sync_limit: Duration::from_secs(2),
-        tick: Duration::from_millis(200),
+        settings: [("timing.tick".to_owned(), "200ms".to_owned())].into(),
     }
 }
 
@@ -219,7 +216,7 @@ fn the_refusal_of_another_server_names_the_remedy() {
         ),
         (peer::Hello { build: None, ..hello("a", 2) }, "feature levels from 0 to 0"),
         (peer::Hello { members: Bytes::new(), ..hello("a", 2) }, "no ensemble"),
-        (Hello::to_wire("a", PeerId(2)), "no ensemble"),
+        (Hello::to_wire("a", PeerId(2), Standing::default()), "no ensemble"),
     ] {
         let why = Hello::check(h, &this, two).unwrap_err().0;
         assert!(why.contains(word), "{why}");

@@ -18,9 +18,10 @@ use crate::{
 
 /// The port [`Election`] to an election in another process. Without a link a requested election waits, and a
 /// new link requests it again. After a restart of the election the client sends it this server's present
-/// leader.
+/// leader. It dials after the first call.
 #[derive(Clone, Debug)]
 pub struct RemoteElection {
+    election: Arc<Neighbour>,
     calls: mpsc::Sender<Call>,
     linked: watch::Receiver<bool>,
 }
@@ -38,8 +39,9 @@ impl RemoteElection {
     pub fn new(election: Neighbour) -> RemoteElection {
         let (calls, queue) = mpsc::channel(CALLS);
         let (tell_linked, linked) = watch::channel(false);
-        tokio::spawn(run(election, queue, tell_linked));
-        RemoteElection { calls, linked }
+        let election = Arc::new(election);
+        tokio::spawn(run(election.clone(), queue, tell_linked));
+        RemoteElection { election, calls, linked }
     }
 
     /// Whether the quorum is linked to its election.
@@ -61,6 +63,7 @@ impl Election for RemoteElection {
     }
 
     async fn introduce(&self, standing: Standing, roster: Arc<Roster>) -> Result<(), PortClosed> {
+        self.election.own.know(standing);
         self.call(Call::Introduce(standing, roster)).await
     }
 
@@ -130,8 +133,13 @@ impl Requested {
 }
 
 /// Runs until all callers are gone.
-async fn run(election: Neighbour, mut calls: mpsc::Receiver<Call>, linked: watch::Sender<bool>) {
+async fn run(election: Arc<Neighbour>, mut calls: mpsc::Receiver<Call>, linked: watch::Sender<bool>) {
     let mut requested = Requested::default();
+    // A quorum first says who it is, and then the election can compare that.
+    match calls.recv().await {
+        Some(call) => requested.take(call),
+        None => return,
+    }
     loop {
         let gather = async {
             while let Some(call) = calls.recv().await {

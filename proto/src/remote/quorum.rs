@@ -1,12 +1,13 @@
 //! The quorum of this node, in another process.
 
 use std::{
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use api::{
-    Level, LevelRefusal, Reconfig, ReconfigRefusal, Zxid,
+    Body, EnsembleId, Level, LevelRefusal, Reconfig, ReconfigRefusal, Zxid,
     ports::{
         Chunks, Feed, FeedItem, PAYLOAD_MAX, PortClosed, Quorum, QuorumStatus, Refusal, Request, Role, Sign,
         Signs, Surroundings,
@@ -51,10 +52,25 @@ pub struct Bounds {
     pub park: Duration,
 }
 
+/// The ensemble whose entries the store has.
+pub struct Kept {
+    /// From an earlier run.
+    pub known: Option<EnsembleId>,
+    /// Keeps it, durably, before the first entry comes. An error says what is wrong and what to do.
+    pub keep: Box<dyn Fn(EnsembleId) -> Result<(), String> + Send + Sync>,
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").field("known", &self.known).finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     quorum: Neighbour,
     bounds: Bounds,
+    kept: Kept,
     /// The last status of the quorum, or that it cannot be reached.
     status: watch::Sender<QuorumStatus>,
     /// Of the present link.
@@ -74,10 +90,12 @@ struct Attached {
 impl RemoteQuorum {
     /// Dials when a store attaches.
     #[must_use]
-    pub fn new(quorum: Neighbour, bounds: Bounds) -> RemoteQuorum {
+    pub fn new(quorum: Neighbour, bounds: Bounds, kept: Kept) -> RemoteQuorum {
+        kept.known.into_iter().for_each(|known| quorum.own.belong(known));
         let shared = Shared {
             quorum,
             bounds,
+            kept,
             status: watch::Sender::default(),
             channel: watch::Sender::new(None),
             store: watch::Sender::new(None),
@@ -112,7 +130,7 @@ impl Quorum for RemoteQuorum {
         if let Some(older) = self.shared.store.send_replace(Some(attached)) {
             older.over.cancel();
         }
-        let tickets = Arc::new(Mutex::new(Tickets::new(self.shared.quorum.me)));
+        let tickets = Arc::new(Mutex::new(Tickets::new(self.shared.quorum.own.me)));
         let parked = Parked::new(self.shared.bounds);
         let shared = self.shared.clone();
         let link = Task { shared, requests, feed, signs: to_store, position: after, tickets, parked };
@@ -191,6 +209,16 @@ impl Shared {
             None => self.quorum.channel().await.map_err(|e| PortClosed(e.to_string()))?,
         };
         Ok(client(channel))
+    }
+
+    /// The store is about to get the first entries, or further ones, of this ensemble.
+    fn keep(&self, of: Option<EnsembleId>) -> Result<(), String> {
+        self.quorum.check_ensemble(of)?;
+        if let (None, Some(of)) = (self.quorum.own.standing().ensemble, of) {
+            (self.kept.keep)(of)?;
+            self.quorum.own.belong(of);
+        }
+        Ok(())
     }
 
     async fn ask(&self) -> Result<internal::StatusReply, PortClosed> {
@@ -309,7 +337,8 @@ impl Task {
             stream: link.stream,
             feed: &self.feed,
             tickets: &tickets,
-            status: &self.shared.status,
+            shared: &self.shared,
+            ensemble: link.ensemble,
             position: &mut self.position,
             snapshot: None,
         };
@@ -383,7 +412,9 @@ struct Reader<'a> {
     stream: Streaming<internal::FeedMessage>,
     feed: &'a mpsc::Sender<Vec<FeedItem>>,
     tickets: &'a Mutex<Tickets>,
-    status: &'a watch::Sender<QuorumStatus>,
+    shared: &'a Shared,
+    /// What the quorum has said last of its ensemble.
+    ensemble: Option<EnsembleId>,
     position: &'a mut Zxid,
     /// The snapshot in transfer.
     snapshot: Option<Zxid>,
@@ -408,6 +439,9 @@ impl Reader<'_> {
             };
             match items.items.into_iter().map(item).collect::<Result<Vec<FeedItem>, _>>() {
                 Ok(items) => {
+                    if let Err(why) = self.admit(&items) {
+                        return End::broken(why);
+                    }
                     items.iter().for_each(|item| self.follow(item));
                     let mut tickets = lock(self.tickets);
                     room.send(items.into_iter().filter_map(|item| tickets.back(item)).collect());
@@ -417,6 +451,24 @@ impl Reader<'_> {
         }
     }
 
+    /// Nothing of another ensemble reaches the store, and its own is kept before the first entry.
+    fn admit(&mut self, items: &[FeedItem]) -> Result<(), String> {
+        for item in items {
+            match item {
+                FeedItem::Status(status) => {
+                    self.shared.quorum.check_ensemble(status.ensemble)?;
+                    self.ensemble = status.ensemble;
+                }
+                // The id of an ensemble that has only markers may change.
+                FeedItem::Committed(entries) if entries.iter().all(|e| matches!(e.body, Body::Marker(_))) => {
+                }
+                FeedItem::Committed(_) | FeedItem::SnapshotStart { .. } => self.shared.keep(self.ensemble)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn follow(&mut self, item: &FeedItem) {
         match item {
             FeedItem::Committed(entries) => {
@@ -424,7 +476,7 @@ impl Reader<'_> {
             }
             FeedItem::SnapshotStart { zxid } => self.snapshot = Some(*zxid),
             FeedItem::SnapshotEnd => *self.position = self.snapshot.take().unwrap_or(*self.position),
-            FeedItem::Status(status) => drop(self.status.send_replace(*status)),
+            FeedItem::Status(status) => drop(self.shared.status.send_replace(*status)),
             _ => {}
         }
     }
@@ -452,6 +504,8 @@ struct Link {
     stream: Streaming<internal::FeedMessage>,
     signs: Streaming<internal::Sign>,
     last_ticket: u64,
+    /// Of the quorum.
+    ensemble: Option<EnsembleId>,
 }
 
 impl Link {
@@ -467,10 +521,10 @@ impl Link {
             Some(feed_message::Kind::Attached(attached)) => attached,
             _ => internal::Attached::default(),
         };
-        quorum.check(attached.hello)?;
+        let ensemble = quorum.check(attached.hello)?.ensemble;
         let signs = internal::SignsRequest { hello: Some(quorum.hello()) };
         let signs = client(channel.clone()).signs(signs).await?.into_inner();
-        Ok(Link { channel, to_quorum, stream, signs, last_ticket: attached.last_ticket })
+        Ok(Link { channel, to_quorum, stream, signs, last_ticket: attached.last_ticket, ensemble })
     }
 }
 

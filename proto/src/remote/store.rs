@@ -21,12 +21,12 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 
-use super::Neighbour;
+use super::{Neighbour, Own};
 use crate::{
     client::{MESSAGE_MAX, from_status, identities_to_wire, items},
     edge::{answer, caller_to_wire, open_to_wire, request_to_wire},
     internal::{self, edge_message::Kind, store_port_client::StorePortClient},
-    peer, streams, v1,
+    streams, v1,
 };
 
 /// The port [`Coordination`] to a store in another process. It dials when it is used, and again when the connection is lost: then
@@ -36,7 +36,7 @@ pub struct RemoteCoordination {
     /// For streams, which hold no memory between their messages.
     channel: Channel,
     client: StorePortClient<Channel>,
-    hello: peer::Hello,
+    own: Arc<Own>,
 }
 
 impl RemoteCoordination {
@@ -55,7 +55,7 @@ impl RemoteCoordination {
         let client = StorePortClient::new(channel.clone())
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX + FRAME);
-        RemoteCoordination { channel, client, hello: store.hello() }
+        RemoteCoordination { channel, client, own: store.own.clone() }
     }
 }
 
@@ -70,7 +70,7 @@ impl Coordination for RemoteCoordination {
         let requests = RemoteRequests {
             outgoing,
             ended: Some(ended),
-            hello: self.hello.clone(),
+            own: self.own.clone(),
             caller: caller_to_wire(&caller),
             progress: progress.clone(),
         };
@@ -80,7 +80,7 @@ impl Coordination for RemoteCoordination {
         let requests_of_edge = ReceiverStream::new(messages).chain(end);
         let dial = streams::call(channel, SESSION, MESSAGE_MAX + FRAME, requests_of_edge);
         let stream = Incoming::Dialing(Box::pin(dial));
-        (requests, RemoteItems { stream, next: VecDeque::new(), progress })
+        (requests, RemoteItems { stream, next: VecDeque::new(), progress, own: self.own.clone() })
     }
 
     async fn call(&self, caller: Caller, op: Op, trace: Trace) -> Result<(Response, Held), OpError> {
@@ -88,7 +88,7 @@ impl Coordination for RemoteCoordination {
         let write = matches!(op, Op::Write(_));
         let request = request_to_wire(Request { xid: 0, number: None, op, trace, timeout_ms: 0 });
         let call = internal::EdgeCall {
-            hello: Some(self.hello.clone()),
+            hello: Some(self.own.hello()),
             caller: Some(caller_to_wire(&caller)),
             request: Some(request),
         };
@@ -126,7 +126,7 @@ struct Progress {
 pub struct RemoteRequests {
     outgoing: mpsc::Sender<internal::EdgeMessage>,
     ended: Option<oneshot::Sender<internal::EdgeMessage>>,
-    hello: peer::Hello,
+    own: Arc<Own>,
     caller: internal::Caller,
     progress: Arc<Progress>,
 }
@@ -167,8 +167,10 @@ impl Progress {
 
 impl Requests for RemoteRequests {
     async fn open(&mut self, open: Open) -> Result<(), OpError> {
+        // The store may learn its own only after it has taken the introduction.
+        let open = Open { ensemble: open.ensemble.or(self.own.standing().ensemble), ..open };
         let begin = internal::Begin {
-            hello: Some(self.hello.clone()),
+            hello: Some(self.own.hello()),
             caller: Some(self.caller.clone()),
             open: Some(open_to_wire(open)),
         };
@@ -226,6 +228,7 @@ pub struct RemoteItems {
     /// Come, and not taken.
     next: VecDeque<Item>,
     progress: Arc<Progress>,
+    own: Arc<Own>,
 }
 
 type Messages = streams::Messages<v1::SessionResponse>;
@@ -260,6 +263,12 @@ impl Incoming {
     }
 }
 
+impl RemoteItems {
+    fn admit(&self, item: &Item) -> Result<(), OpError> {
+        if let Item::Opened(opened) = item { self.own.opened(opened) } else { Ok(()) }
+    }
+}
+
 impl Items for RemoteItems {
     fn poll_take(
         &mut self,
@@ -270,10 +279,13 @@ impl Items for RemoteItems {
         while self.next.is_empty() {
             let end = match ready!(self.stream.poll_next(cx)) {
                 Ok(message) => match items(message) {
-                    Ok(items) => {
-                        self.next.extend(items);
-                        continue;
-                    }
+                    Ok(items) => match items.iter().try_for_each(|item| self.admit(item)) {
+                        Ok(()) => {
+                            self.next.extend(items);
+                            continue;
+                        }
+                        Err(e) => Err(e),
+                    },
                     Err(e) => Err(OpError::Internal(format!("the store sent a {e}"))),
                 },
                 Err(end) => end,

@@ -86,9 +86,7 @@ impl FromStr for Entry {
         let parts = text.split_once(':').and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once(':')?)));
         let (scheme, (id, letters)) =
             parts.ok_or("expected SCHEME:ID:PERMISSIONS, as in world:anyone:r or user:ada:rwcda")?;
-        let bit = |letter| LETTERS.find(letter).map(|bit| 1 << bit);
-        let bits = letters.chars().try_fold(0, |all, letter| Some(all | bit(letter)?));
-        let permissions = bits.filter(|bits| *bits != 0).and_then(Permissions::from_bits);
+        let permissions = from_letters(letters).filter(|permissions| permissions.bits() != 0);
         let permissions =
             permissions.ok_or("expected letters of rwcda as permissions, as in world:anyone:r")?;
         if scheme == "auth" {
@@ -104,6 +102,13 @@ impl FromStr for Entry {
         let identity = Identity::new(scheme, id).map_err(|e| e.to_string())?;
         Ok(Entry::Of(AclEntry { identity, permissions }))
     }
+}
+
+/// Permissions by their letters; without any, none.
+pub(crate) fn from_letters(letters: &str) -> Option<Permissions> {
+    let bit = |letter| LETTERS.find(letter).map(|bit| 1 << bit);
+    let bits = letters.chars().try_fold(0, |all, letter| Some(all | bit(letter)?));
+    bits.and_then(Permissions::from_bits)
 }
 
 /// As in ZooKeeper's command line, each at the place of its bit.

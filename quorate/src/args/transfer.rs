@@ -19,7 +19,8 @@ use super::{
 /// out.
 ///
 /// A file `%value` in a directory is the value of the directory's znode. If DIR is a file, it is an archive of `quorate export
-/// --archive`; then the counters of sequential znodes are restored, too, so that `create -s` continues with the next number.
+/// --archive`; then kinds, TTLs, access lists, quotas and the counters of sequential znodes are restored, too. Access lists hold during
+/// the import: use the superuser where they would not let you create what is below.
 ///
 /// The znode must not exist; missing parents are created. The import survives the loss of nodes, if a quorum returns
 /// before the session expires.
@@ -58,8 +59,9 @@ pub(crate) struct Import {
 /// did not write becomes a directory, with its value in the file `%value`.
 ///
 /// With --archive, DIR is one file, which can hold any tree: names that no file can have or that import would change (most
-/// with a percent sign), paths that are too long, and the numbers for sequential znodes, which a directory does not keep.
-/// Without it, a znode that a directory cannot hold is refused. Both omit ephemerals, which belong to sessions.
+/// with a percent sign), paths that are too long, containers, TTLs, access lists, quotas, absent values, and the numbers for
+/// sequential znodes. Without it, a znode that a directory cannot hold is refused, and the numbers are not kept. Both omit
+/// ephemerals, which belong to sessions.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

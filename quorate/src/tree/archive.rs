@@ -1,9 +1,11 @@
 //! A tree of znodes in one file: what no file system can hold as files and directories, comes back from it as it was.
 //!
-//! Text, a JSON object on each line, in UTF-8. The first: `{"quorate":"archive","version":1}`. Then one for each znode, parents
+//! Text, a JSON object on each line, in UTF-8. The first: `{"quorate":"archive","version":2}`. Then one for each znode, parents
 //! before children: `path`, relative to the exported one, which is the empty text itself; `data`, the value in base64, left out if
-//! it is empty; `sequence`, the number of the next sequential child, left out if it is 0. The last: `end`, how many znodes there
-//! are, and `crc32c` of all bytes before that line, so that a part of an archive is not taken for the whole.
+//! there is none, which is another than an empty one. Left out where they are the default: `sequence`, the number of the next
+//! sequential child; `kind`, `"container"` or `{"ttl_ms":1000}`; `acl`, the entries of the access list, as `quorate acl get` prints
+//! them; `quota`, its `soft` and `hard` bounds. The last: `end`, how many znodes there are, and `crc32c` of all bytes before that
+//! line, so that a part of an archive is not taken for the whole.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,21 +13,23 @@ use std::{
     path::{Path as FilePath, PathBuf},
 };
 
-use api::Path;
+use api::{Acl, AclEntry, Identity, NodeKind, Path, Quota, data_len, quota::Bounds};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::exit::{Doing as _, Failure};
+use super::Znode;
+use crate::{
+    acl::letters,
+    args::from_letters,
+    exit::{Doing as _, Failure},
+};
 
 /// One znode.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Entry {
     /// Below the root of the archive, with a slash before each element; empty for that itself.
     pub(crate) path: String,
-    pub(crate) data: Bytes,
-    /// The number of the next sequential child.
-    pub(crate) sequence: u64,
+    pub(crate) znode: Znode,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -39,10 +43,109 @@ struct Head {
 #[serde(deny_unknown_fields)]
 struct Line {
     path: String,
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    data: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data: Option<String>,
     #[serde(default, skip_serializing_if = "is_zero")]
     sequence: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kind: Option<KindLine>,
+    /// Empty for the open list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    acl: Vec<AclLine>,
+    #[serde(default, skip_serializing_if = "QuotaLine::is_none")]
+    quota: QuotaLine,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum KindLine {
+    Container,
+    TtlMs(u64),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AclLine {
+    scheme: String,
+    id: String,
+    permissions: String,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QuotaLine {
+    #[serde(default)]
+    soft: BoundsLine,
+    #[serde(default)]
+    hard: BoundsLine,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BoundsLine {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    znodes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+}
+
+impl Line {
+    fn new(Entry { path, znode }: &Entry) -> Line {
+        let Znode { data, kind, acl, quota, sequence } = znode;
+        let kind = match *kind {
+            // No ephemeral is exported.
+            NodeKind::Persistent | NodeKind::Ephemeral => None,
+            NodeKind::Container => Some(KindLine::Container),
+            NodeKind::Ttl { ms } => Some(KindLine::TtlMs(ms)),
+        };
+        let entry = |AclEntry { identity, permissions }: &AclEntry| AclLine {
+            scheme: identity.scheme().to_string(),
+            id: identity.id().to_owned(),
+            permissions: letters(*permissions),
+        };
+        let bounds = |Bounds { znodes, bytes }| BoundsLine { znodes, bytes };
+        Line {
+            path: path.clone(),
+            data: data.as_ref().map(|data| STANDARD.encode(data)),
+            sequence: *sequence,
+            kind,
+            acl: if acl.is_open() { Vec::new() } else { acl.entries().iter().map(entry).collect() },
+            quota: QuotaLine { soft: bounds(quota.soft), hard: bounds(quota.hard) },
+        }
+    }
+
+    /// `None` if it makes no sense.
+    fn entry(self) -> Option<Entry> {
+        let Line { path, data, sequence, kind, acl, quota } = self;
+        let kind = match kind {
+            None => NodeKind::Persistent,
+            Some(KindLine::Container) => NodeKind::Container,
+            Some(KindLine::TtlMs(ms)) => NodeKind::Ttl { ms },
+        };
+        let entry = |AclLine { scheme, id, permissions }| {
+            let identity = Identity::new(scheme.parse().ok()?, &id).ok()?;
+            Some(AclEntry { identity, permissions: from_letters(&permissions)? })
+        };
+        let acl = match acl.is_empty() {
+            true => Acl::default(),
+            false => Acl::new(acl.into_iter().map(entry).collect::<Option<_>>()?).ok()?,
+        };
+        let data = data.map(|data| STANDARD.decode(data)).transpose().ok()?.map(Into::into);
+        let quota = Quota { soft: quota.soft.bounds(), hard: quota.hard.bounds() };
+        Some(Entry { path, znode: Znode { data, kind, acl, quota, sequence } })
+    }
+}
+
+impl QuotaLine {
+    fn is_none(&self) -> bool {
+        Quota { soft: self.soft.bounds(), hard: self.hard.bounds() }.is_none()
+    }
+}
+
+impl BoundsLine {
+    fn bounds(&self) -> Bounds {
+        Bounds { znodes: self.znodes, bytes: self.bytes }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -58,7 +161,7 @@ fn is_zero(n: &u64) -> bool {
 }
 
 const KIND: &str = "archive";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Writes an archive; until it is finished it has another name.
 pub(crate) struct Writer {
@@ -90,10 +193,9 @@ impl Writer {
     }
 
     pub(crate) fn write(&mut self, entry: &Entry) -> Result<(), Failure> {
-        let Entry { path, data, sequence } = entry;
         self.znodes += 1;
-        self.bytes += data.len() as u64;
-        self.line(&Line { path: path.clone(), data: STANDARD.encode(data), sequence: *sequence })
+        self.bytes += data_len(&entry.znode.data) as u64;
+        self.line(&Line::new(entry))
     }
 
     /// Gives it its name, when all of it is on the disk.
@@ -138,9 +240,12 @@ impl Reader {
         match serde_json::from_slice::<Head>(&head) {
             Ok(Head { quorate, version: VERSION }) if quorate == KIND => Ok(reader),
             Ok(Head { quorate, version }) if quorate == KIND => Err(Failure::usage(format!(
-                "{} is an archive of version {version}, and this program knows only version {VERSION}: use the version that \
-                 wrote it, or a newer one",
-                path.display()
+                "{} is an archive of version {version}, and this build of Quorate reads only version {VERSION}: {}",
+                path.display(),
+                match version < VERSION {
+                    true => "import it with the build that wrote it, and export it again with this one",
+                    false => "use a newer build",
+                }
             ))),
             _ => Err(Failure::usage(format!(
                 "{} is neither a directory nor an archive of `quorate export --archive`; to store one file, use `quorate \
@@ -160,12 +265,9 @@ impl Reader {
             let nothing = self.lines.fill_buf().is_ok_and(<[u8]>::is_empty);
             return if whole && nothing { Ok(None) } else { Err(self.damaged()) };
         }
-        let Ok(Line { path, data, sequence }) = serde_json::from_slice(&line) else {
-            return Err(self.damaged());
-        };
-        let data = STANDARD.decode(data).map_err(|_| self.damaged())?.into();
+        let entry = serde_json::from_slice(&line).ok().and_then(Line::entry);
         self.znodes += 1;
-        Ok(Some(Entry { path, data, sequence }))
+        entry.map(Some).ok_or_else(|| self.damaged())
     }
 
     /// Without its line feed. A line is as long as a path and a value may be, and not longer, whatever the file is.
@@ -206,20 +308,31 @@ const LINE_MAX: u64 = 64 << 20;
 
 #[cfg(test)]
 mod tests {
+    use api::{Permissions, Scheme};
+    use bytes::Bytes;
+
     use super::*;
 
     fn entries() -> Vec<Entry> {
-        let entry = |path: &str, data: &'static [u8], sequence| Entry {
-            path: path.to_owned(),
-            data: Bytes::from_static(data),
-            sequence,
+        let data = |data: &'static [u8]| Znode { data: Some(Bytes::from_static(data)), ..Znode::default() };
+        let kind = |kind| Znode { kind, ..data(b"") };
+        let entry = |scheme, id, permissions| AclEntry {
+            identity: Identity::new(scheme, id).unwrap(),
+            permissions: Permissions::from_bits(permissions).unwrap(),
         };
-        vec![
-            entry("", b"", 0),
-            entry("/100%", b"\0\xff", 7),
-            entry("/%value", b"", 9_999_999_999),
-            entry("/\"\\ä", b"x", 0),
-        ]
+        let acl = vec![entry(Scheme::Digest, "a:b=", 31), entry(Scheme::Ip, "fd00::/16", 0)];
+        let hard = Bounds { znodes: Some(0), bytes: None };
+        let all = [
+            ("", Znode::default()),
+            ("/100%", Znode { sequence: 7, ..data(b"\0\xff") }),
+            ("/%value", Znode { sequence: 9_999_999_999, ..data(b"") }),
+            ("/\"\\ä", data(b"x")),
+            ("/c", kind(NodeKind::Container)),
+            ("/t", kind(NodeKind::Ttl { ms: NodeKind::TTL_MAX_MS })),
+            ("/a", Znode { acl: Acl::new(acl).unwrap(), ..Znode::default() }),
+            ("/q", Znode { quota: Quota { hard, ..Quota::default() }, ..data(b"") }),
+        ];
+        all.into_iter().map(|(path, znode)| Entry { path: path.to_owned(), znode }).collect()
     }
 
     fn read(path: &FilePath) -> Result<Vec<Entry>, Failure> {
@@ -254,6 +367,17 @@ mod tests {
         }
         fs::write(&path, [&whole[..], b"\n"].concat()).unwrap();
         assert!(read(&path).is_err());
+    }
+
+    #[test]
+    fn b21_an_archive_of_another_version_is_refused_with_the_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        for (version, words) in [(1, "the build that wrote it"), (3, "a newer build")] {
+            fs::write(&path, format!("{{\"quorate\":\"archive\",\"version\":{version}}}\n")).unwrap();
+            let said = read(&path).unwrap_err().to_string();
+            assert!(said.contains(&format!("version {version}")) && said.contains(words), "{said}");
+        }
     }
 
     #[test]

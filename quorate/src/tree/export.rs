@@ -1,22 +1,24 @@
 //! `quorate export`.
 
 use std::{
+    collections::HashMap,
     fs::{self, OpenOptions},
     io::{self, Write as _},
     path::{Path as FilePath, PathBuf},
     time::{Duration, Instant},
 };
 
-use api::{Path, ReadLevel, Stat};
+use api::{Acl, NodeKind, Path, Quota, ReadLevel, Scheme};
 use bytes::Bytes;
 use indicatif::{HumanBytes, ProgressBar};
 
 use super::{
+    Znode,
     archive::{Entry, Writer},
     creates,
     import::style,
     name, value,
-    walk::{Look, walk},
+    walk::{Found, Look, walk},
 };
 use crate::{
     args::Export,
@@ -37,13 +39,19 @@ pub(crate) async fn run(args: &Export) -> Result<(), Failure> {
     let mut ephemerals = 0;
     let walked = session::with(&args.connection, async |client| {
         client.sync().await?;
-        walk(client, &root, ReadLevel::Local, Look::Value, args.in_flight, |path, data, stat| {
+        let quotas = client.quotas(root.as_str(), ReadLevel::Local).await?;
+        let quotas: HashMap<Path, Quota> = quotas.into_iter().map(|at| (at.path, at.quota)).collect();
+        walk(client, &root, ReadLevel::Local, Look::Whole, args.in_flight, |path, found| {
             bar.inc(1);
+            let Found { stat, data, acl } = found;
             if stat.ephemeral_owner.is_some() {
                 ephemerals += 1;
                 return Ok(());
             }
-            target.write(path, data, &stat)
+            must_be_whole(path, &acl)?;
+            let quota = quotas.get(path).copied().unwrap_or_default();
+            let znode = Znode { data, kind: stat.kind, acl, quota, sequence: creates(&stat) };
+            target.write(path, znode, stat.num_children > 0)
         })
         .await
     })
@@ -79,12 +87,11 @@ impl Target {
     }
 
     /// Writes one znode. Its parent has been written before.
-    pub(super) fn write(&mut self, znode: &Path, data: Bytes, stat: &Stat) -> Result<(), Failure> {
+    pub(super) fn write(&mut self, path: &Path, znode: Znode, has_children: bool) -> Result<(), Failure> {
         match self {
-            Target::Directory(directory) => directory.write(znode, &data, stat),
+            Target::Directory(directory) => directory.write(path, &znode, has_children),
             Target::Archive(root, writer) => {
-                let path = below(root, znode).to_owned();
-                writer.write(&Entry { path, data, sequence: creates(stat) })
+                writer.write(&Entry { path: below(root, path).to_owned(), znode })
             }
         }
     }
@@ -146,9 +153,10 @@ impl Directory {
         Directory { root, directory, files: 0, directories: 0, bytes: 0, made: Vec::new() }
     }
 
-    fn write(&mut self, znode: &Path, data: &Bytes, stat: &Stat) -> Result<(), Failure> {
+    fn write(&mut self, znode: &Path, what: &Znode, has_children: bool) -> Result<(), Failure> {
+        let data = plain(what).map_err(|lost| no_file(znode, &format!("{lost} would be lost")))?;
         let path = self.place(znode)?;
-        let is_leaf = stat.num_children == 0 && *znode != self.root;
+        let is_leaf = !has_children && *znode != self.root;
         match value::to_file(data).filter(|_| is_leaf) {
             Some(content) => self.file(&path, znode, &content),
             None => {
@@ -196,6 +204,31 @@ impl Directory {
         self.directories += 1;
         Ok(())
     }
+}
+
+/// The value of a znode that has nothing else to lose; or what it would lose.
+fn plain(znode: &Znode) -> Result<&Bytes, &'static str> {
+    let Znode { data, kind, acl, quota, sequence: _ } = znode;
+    match (kind, data) {
+        (NodeKind::Container, _) => Err("its kind, container,"),
+        (NodeKind::Ttl { .. }, _) => Err("its TTL"),
+        _ if !acl.is_open() => Err("its access list"),
+        _ if !quota.is_none() => Err("its quota"),
+        (_, None) => Err("that it has no value, which is another than an empty one,"),
+        (NodeKind::Persistent | NodeKind::Ephemeral, Some(data)) => Ok(data),
+    }
+}
+
+/// A caller that may not change an access list gets it without the hashes of digests; so it would not come back.
+fn must_be_whole(znode: &Path, acl: &Acl) -> Result<(), Failure> {
+    let masked = acl.entries().iter().map(|entry| &entry.identity);
+    if masked.filter(|i| i.scheme() == Scheme::Digest).all(|i| !i.id().ends_with(":x")) {
+        return Ok(());
+    }
+    Err(Failure::refused(format!(
+        "the access list of {znode} has digests whose hashes you may not read: export with the permission admin on it, or as the \
+         superuser (--auth)"
+    )))
 }
 
 /// Files and empty directories, the last first. Files of others beside them stay.
@@ -246,8 +279,8 @@ mod tests {
         data: &'static [u8],
         num_children: u32,
     ) -> Result<(), Failure> {
-        let stat = Stat { num_children, ..Stat::default() };
-        target.write(&Path::new(znode).unwrap(), &Bytes::from_static(data), &stat)
+        let what = Znode { data: Some(Bytes::from_static(data)), ..Znode::default() };
+        target.write(&Path::new(znode).unwrap(), &what, num_children > 0)
     }
 
     #[test]

@@ -7,13 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{Create, MultiOp, OpError, Path, Read, ReadLevel, ReadOutcome, Write};
+use api::{
+    Create, ErrorCode, MultiOp, NodeKind, OpError, Path, Read, ReadLevel, ReadOutcome, Stat, Write, data_len,
+};
 use bytes::Bytes;
 use client_sdk::{Client, ClientError};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
 use super::{
+    Znode,
     archive::{self, Entry, Reader},
     scan::{Item, Scan, Skip},
     value,
@@ -54,7 +57,7 @@ impl Source {
     /// An archive if it is a file.
     pub(super) fn open(path: &FilePath, root: &Path, max_size: u64, skip: Skip) -> Result<Source, Failure> {
         if path.is_file() {
-            return Source::archive(path, max_size);
+            return Source::archive(path, root, max_size);
         }
         let scan = Scan::of(path, root, max_size, skip)?;
         scan.check(max_size)?;
@@ -64,16 +67,22 @@ impl Source {
         Ok(Source::Directory(scan.items))
     }
 
-    fn archive(path: &FilePath, max_size: u64) -> Result<Source, Failure> {
+    fn archive(path: &FilePath, root: &Path, max_size: u64) -> Result<Source, Failure> {
         let mut reader = Reader::open(path)?;
         let mut znodes = 0;
-        while let Some(entry) = reader.next()? {
-            if entry.data.len() as u64 > max_size {
+        while let Some(Entry { path, znode }) = reader.next()? {
+            let bytes = data_len(&znode.data);
+            if bytes as u64 > max_size {
                 return Err(Failure::usage(format!(
-                    "nothing was imported: {} bytes of {} are more than --max-size; raise it, and `limits.data` of all nodes",
-                    entry.data.len(),
-                    entry.path
+                    "nothing was imported: {bytes} bytes of {path} are more than --max-size; raise it, and `limits.data` of all \
+                     nodes"
                 )));
+            }
+            if root.is_root() && path.is_empty() && znode.kind != NodeKind::Persistent {
+                return Err(Failure::usage(
+                    "nothing was imported: the root of the ensemble cannot become a container or get a TTL, as the first znode of \
+                     the archive has; import to another znode, as in `quorate import ARCHIVE /new`",
+                ));
             }
             znodes += 1;
         }
@@ -102,8 +111,12 @@ impl Source {
         match self {
             Source::Directory(items) => {
                 for item in items {
-                    let new =
-                        content(&item, max_size).map(|data| New { path: item.znode, data, sequence: 0 });
+                    let new = content(&item, max_size).map(|data| {
+                        // A directory is no reason to give the root a value.
+                        let plain = item.znode.is_root() && data == value::DIRECTORY;
+                        let data = Some(if plain { Bytes::new() } else { data });
+                        New { path: item.znode, znode: Znode { data, ..Znode::default() } }
+                    });
                     if !each(new) {
                         return;
                     }
@@ -120,8 +133,8 @@ impl Source {
                 loop {
                     let new = match reader.next() {
                         Ok(None) => return,
-                        Ok(Some(Entry { path, data, sequence })) => match archive::znode(root, &path) {
-                            Some(path) => Ok(New { path, data, sequence }),
+                        Ok(Some(Entry { path, znode })) => match archive::znode(root, &path) {
+                            Some(path) => Ok(New { path, znode }),
                             None => Err(Failure::refused(format!(
                                 "{root}{path} is too long for a znode, or no path of one; import to a znode with a shorter path"
                             ))),
@@ -140,9 +153,26 @@ impl Source {
 /// A znode to make.
 pub(super) struct New {
     pub(super) path: Path,
-    pub(super) data: Bytes,
-    /// The number of its next sequential child.
-    pub(super) sequence: u64,
+    pub(super) znode: Znode,
+}
+
+impl New {
+    /// What makes it, without its counter and its quota, which follow when all of its children are there. The root exists already: it
+    /// gets what is not as in a fresh ensemble.
+    pub(super) fn writes(self) -> Vec<Write> {
+        let New { path, znode: Znode { data, kind, acl, quota: _, sequence: _ } } = self;
+        if !path.is_root() {
+            return vec![Write::Create(Create { data, kind, acl, ..Create::new(path, Bytes::new()) })];
+        }
+        let mut writes = Vec::new();
+        if data.as_deref() != Some(&[]) {
+            writes.push(Write::Set { path: path.clone(), data, version: None });
+        }
+        if !acl.is_open() {
+            writes.push(Write::SetAcl { path, acl, aversion: None });
+        }
+        writes
+    }
 }
 
 /// Returns the bytes of all values.
@@ -165,26 +195,23 @@ async fn write_each(
     bar.enable_steady_tick(Duration::from_millis(100));
     let mut values = read_ahead(source, root.clone(), args.max_size.0);
     let mut bytes = 0;
-    let mut counters = Vec::new();
+    let (mut counters, mut quotas) = (Vec::new(), Vec::new());
     while let Some(next) = values.recv().await {
-        let New { path, data, sequence } = next?;
-        if sequence > 0 {
-            counters.push((path.clone(), sequence));
+        let new = next?;
+        let (path, Znode { data, quota, sequence, .. }) = (&new.path, &new.znode);
+        if *sequence > 0 {
+            counters.push((path.clone(), *sequence));
         }
-        if data != value::DIRECTORY {
-            bytes += data.len() as u64;
+        if !quota.is_none() {
+            quotas.push((path.clone(), *quota));
         }
-        let is_target = path == *root;
-        let write = if path.is_root() {
-            if data == value::DIRECTORY || data.is_empty() {
-                continue;
-            }
-            // It exists already.
-            Write::Set { path, data: Some(data), version: None }
-        } else {
-            Write::Create(Create::new(path, data))
-        };
-        pipeline.write(write).await.map_err(explain)?;
+        if data.as_deref() != Some(value::DIRECTORY) {
+            bytes += data_len(data) as u64;
+        }
+        let is_target = path == root;
+        for write in new.writes() {
+            pipeline.write(write).await.map_err(explain)?;
+        }
         if is_target {
             // If it exists, nothing may be made below it.
             pipeline.finish().await.map_err(explain)?;
@@ -193,26 +220,58 @@ async fn write_each(
     }
     pipeline.finish().await.map_err(explain)?;
     bar.set_message("counters of sequential znodes");
-    for (path, sequence) in counters {
-        count_to(client, &path, sequence).await.map_err(explain)?;
+    let in_part = |e: ClientError, what: &str, path: &Path, done: usize, all: usize| {
+        let failure = explain(e);
+        let message = format!("cannot restore the {what} of {path}: {failure}; {done} of {all} are restored");
+        Failure::new(failure.exit, message)
+    };
+    let (mut gone, all) = (0, counters.len());
+    for (done, (path, sequence)) in counters.into_iter().enumerate() {
+        match count_to(client, &path, sequence).await {
+            Err(e) if e.code() == ErrorCode::NoNode => gone += 1,
+            counted => counted.map_err(|e| in_part(e, "counter", &path, done, all))?,
+        }
+    }
+    bar.set_message("quotas");
+    // The last: a tree may be beyond its quotas.
+    let all = quotas.len();
+    for (done, (path, quota)) in quotas.into_iter().enumerate() {
+        match client.set_quota(path.as_str(), quota).await {
+            Err(e) if e.code() == ErrorCode::NoNode => gone += 1,
+            Err(e) => return Err(in_part(e, "quota", &path, done, all)),
+            Ok(_) => {}
+        }
     }
     bar.finish_and_clear();
+    if gone > 0 {
+        output::say(format_args!(
+            "{gone} counters or quotas are not restored: their znodes are deleted already, or their TTL is over"
+        ));
+    }
     Ok(bytes)
 }
 
 /// Makes `sequence` the number of the next sequential child of a znode. Only creates count it on: those of one child that comes and
 /// goes, thousands in a write.
 async fn count_to(client: &Client, path: &Path, sequence: u64) -> Result<(), ClientError> {
-    let ReadOutcome::Exists { stat: Some(stat) } =
-        client.read_with(Read::Exists { path: path.clone() }, ReadLevel::Local).await.await?
+    let read = Read::Exists { path: path.clone() };
+    let ReadOutcome::Exists { stat: Some(stat) } = client.read_with(read, ReadLevel::Local).await.await?
     else {
-        // Deleted meanwhile.
-        return Ok(());
+        return Err(OpError::NoNode(path.clone()).into());
     };
-    for parts in counting(path, sequence.saturating_sub(super::creates(&stat))) {
+    for parts in counting(path, missing(&stat, sequence)) {
         client.submit(Write::Multi(parts)).await.await?;
     }
     Ok(())
+}
+
+/// The creates that a znode lacks. A container without children gets none: once it had a child, it would be removed, and the counter
+/// with it.
+pub(super) fn missing(stat: &Stat, sequence: u64) -> u64 {
+    match stat.kind == NodeKind::Container && stat.num_children == 0 {
+        true => 0,
+        false => sequence.saturating_sub(super::creates(stat)),
+    }
 }
 
 /// Writes that raise the counter of a znode by `creates`.
@@ -269,6 +328,10 @@ fn content(item: &Item, max_size: u64) -> Result<Bytes, Failure> {
 fn explain(e: ClientError) -> Failure {
     match e.refusal() {
         Some(OpError::NodeExists(path)) => Failure::refused(format!("the znode {path} exists already")),
+        Some(OpError::NoAuth { .. }) => Failure::refused(format!(
+            "{e}; access lists hold as soon as they are imported: import as somebody whom they let create, delete and administer, or \
+             as the superuser (--auth)"
+        )),
         _ => e.into(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use api::{ErrorCode, Page, Path, Read, ReadLevel, ReadOutcome, Stat};
+use api::{Acl, ErrorCode, Page, Path, Read, ReadLevel, ReadOutcome, Stat};
 use bytes::Bytes;
 use client_sdk::{Client, ClientError, Pending};
 
@@ -11,28 +11,37 @@ use crate::{exit::Failure, znode::no_node};
 /// What is wanted of each znode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Look {
-    /// Its Stat; the value that is given is empty.
+    /// Its Stat.
     Stat,
-    /// Its value and Stat, of one moment.
-    Value,
+    /// Its value and Stat, of one moment, and its access list.
+    Whole,
 }
 
-/// Calls `visit` for `root` and for what is below it, parents before children, each read as fresh as `level` says. Others
-/// may write meanwhile: a znode that vanishes between being listed and being looked at is left out.
+/// What was found of a znode. With [`Look::Stat`] the rest is the default.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) stat: Stat,
+    pub(crate) data: Option<Bytes>,
+    pub(crate) acl: Acl,
+}
+
+/// Calls `visit` for `root` and for what is below it, parents before children and soon before them, each read as fresh as `level`
+/// says. Others may write meanwhile: a znode that vanishes between being listed and being looked at is left out.
 pub(crate) async fn walk(
     client: &Client,
     root: &Path,
     level: ReadLevel,
     look: Look,
     in_flight: u32,
-    mut visit: impl FnMut(&Path, Bytes, Stat) -> Result<(), Failure>,
+    mut visit: impl FnMut(&Path, Found) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut to_look_at = VecDeque::from([root.clone()]);
-    let mut asked: VecDeque<(Path, Pending<ReadOutcome>)> = VecDeque::new();
+    // With the access list, if that is wanted as well.
+    let mut asked: VecDeque<(Path, Pending<ReadOutcome>, Option<Pending<ReadOutcome>>)> = VecDeque::new();
     let list = async |path: Path, after: String| {
         let page = Page { after, ..Page::default() };
         let children = client.read_with(Read::Children { path: path.clone(), page }, level).await;
-        (path, children)
+        (path, children, None)
     };
     loop {
         while asked.len() < in_flight as usize
@@ -40,11 +49,16 @@ pub(crate) async fn walk(
         {
             let read = match look {
                 Look::Stat => Read::Exists { path: path.clone() },
-                Look::Value => Read::Get { path: path.clone() },
+                Look::Whole => Read::Get { path: path.clone() },
             };
-            asked.push_back((path, client.read_with(read, level).await));
+            let answer = client.read_with(read, level).await;
+            let acl = match look {
+                Look::Stat => None,
+                Look::Whole => Some(client.read_with(Read::Acl { path: path.clone() }, level).await),
+            };
+            asked.push_back((path, answer, acl));
         }
-        let Some((path, answer)) = asked.pop_front() else {
+        let Some((path, answer, acl)) = asked.pop_front() else {
             return Ok(());
         };
         let (data, stat) = match answer.await {
@@ -55,12 +69,12 @@ pub(crate) async fn walk(
                 | ReadOutcome::Counted(_)
                 | ReadOutcome::Quotas { .. },
             ) => continue,
-            Ok(ReadOutcome::Data { data, stat }) => (data.unwrap_or_default(), stat),
-            Ok(ReadOutcome::Exists { stat: Some(stat) }) => (Bytes::new(), stat),
+            Ok(ReadOutcome::Data { data, stat }) => (data, stat),
+            Ok(ReadOutcome::Exists { stat: Some(stat) }) => (None, stat),
             Ok(ReadOutcome::Children { names, next, .. }) => {
-                for name in &names {
+                for name in names.iter().rev() {
                     let child = path.child(name).map_err(ClientError::from)?;
-                    to_look_at.push_back(child);
+                    to_look_at.push_front(child);
                 }
                 if !next.is_empty() {
                     asked.push_back(list(path, next).await);
@@ -74,7 +88,20 @@ pub(crate) async fn walk(
             Err(e) if e.code() == ErrorCode::NoNode && path != *root => continue,
             Err(e) => return Err(e.into()),
         };
-        visit(&path, data, stat)?;
+        let acl = match acl {
+            None => Acl::default(),
+            Some(acl) => match acl.await {
+                Ok(ReadOutcome::Acl { acl, stat: later }) if later.czxid == stat.czxid => acl,
+                Ok(_) => {
+                    // Of another znode of this name, made meanwhile.
+                    to_look_at.push_front(path);
+                    continue;
+                }
+                Err(e) if e.code() == ErrorCode::NoNode && path != *root => continue,
+                Err(e) => return Err(e.into()),
+            },
+        };
+        visit(&path, Found { stat, data, acl })?;
         if stat.num_children > 0 {
             asked.push_back(list(path, String::new()).await);
         }

@@ -142,11 +142,18 @@ impl Offline {
         Ok(Some(Entry { zxid, time_ms, origin: None, body, trace: None }))
     }
 
-    /// Also assigns the directory of a store in a process of its own, which has an identity as well.
+    /// Also assigns the directory of a store in a process of its own, which has an identity as well, and keeps the ensemble that its
+    /// entries are of.
     fn assign(self, owner: Owner) -> Result<(), StorageError> {
         let store = self.dir.path().join("store");
         match DataDir::open(self.disk.as_ref(), &store) {
-            Ok((store, _)) => drop(store.assign(self.disk.as_ref(), owner.clone())?),
+            Ok((claimed, _)) => {
+                let mut kept = EpochFile::load(self.disk.clone(), &store)?;
+                if kept.is_stored() {
+                    kept.store(Epochs { ensemble: self.epochs().ensemble, ..kept.epochs() })?;
+                }
+                drop(claimed.assign(self.disk.as_ref(), owner.clone())?);
+            }
             // There is no such directory.
             Err(IdentityError::NotThere { .. } | IdentityError::Disk(_)) => {}
             Err(other) => return Err(other.into()),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use api::ports::{Candidate, Election, Feed, FeedItem, PortClosed, Quorum, Request, Signs};
 use api::{Ensemble, EnsembleId, Entry, Epoch, Levels, PeerId, Roster, Standing, Ticket, Zxid};
 use bytes::Bytes;
-use proto::remote::{Bounds, Neighbour, RemoteQuorum};
+use proto::remote::{Bounds, Kept, Neighbour, RemoteQuorum};
 use quorum_svc::{Config, Handle, Keep, QuorumService, StopReason};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Maximum number of requests that wait without a leader.
 pub(crate) const REQUESTS_MAX: usize = 400;
+/// Two ensembles of one name.
+pub(crate) const OWN: EnsembleId = EnsembleId(1);
+pub(crate) const OTHER: EnsembleId = EnsembleId(2);
 /// Maximum time that they wait.
 pub(crate) const PARK: Duration = Duration::from_secs(2);
 
@@ -57,10 +60,16 @@ impl Node {
     pub(crate) async fn start(leads: bool) -> Node {
         let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Node::start_in(dir, listener, watch::Sender::new(leads))
+        Node::start_in(dir, listener, watch::Sender::new(leads), OWN)
     }
 
-    fn start_in(dir: tempfile::TempDir, listener: TcpListener, elect: watch::Sender<bool>) -> Node {
+    /// `draw`: the id of its ensemble, if that is new.
+    fn start_in(
+        dir: tempfile::TempDir,
+        listener: TcpListener,
+        elect: watch::Sender<bool>,
+        draw: EnsembleId,
+    ) -> Node {
         let core = quorum_core::Config {
             me: PeerId(1),
             ensemble: Ensemble::of_voters([1]).unwrap(),
@@ -71,7 +80,7 @@ impl Node {
             park_limit: PARK,
             requests_max: REQUESTS_MAX,
             request_bytes_max: 64 << 20,
-            draw: EnsembleId(1),
+            draw,
             counter_max: u32::MAX,
             levels: Levels::BUILD,
         };
@@ -79,6 +88,7 @@ impl Node {
             ensemble: "test".into(),
             version: "test".into(),
             core,
+            settings: BTreeMap::new(),
             addresses: BTreeMap::from([(PeerId(1), "127.0.0.1:1".to_owned())]),
             dialer: tls::Dialer::plain(),
             data_dir: dir.path().to_owned(),
@@ -110,19 +120,41 @@ impl Node {
     }
 
     pub(crate) fn remote(&self) -> RemoteQuorum {
+        self.remote_of(None).0
+    }
+
+    /// For a store that has entries of this ensemble. Also returns the ids that it is told to keep.
+    pub(crate) fn remote_of(
+        &self,
+        known: Option<EnsembleId>,
+    ) -> (RemoteQuorum, std::sync::mpsc::Receiver<EnsembleId>) {
+        let (told, ids) = std::sync::mpsc::channel();
+        let keep = Box::new(move |id| told.send(id).or(Ok(())));
         let bounds = Bounds { requests: REQUESTS_MAX, bytes: 64 << 20, park: PARK };
         let url = format!("http://{}", self.port);
-        RemoteQuorum::new(Neighbour::new("quorum", &url, "test", PeerId(1), None).unwrap(), bounds)
+        let neighbour = Neighbour::new("quorum", &url, "test", PeerId(1), None).unwrap();
+        (RemoteQuorum::new(neighbour, bounds, Kept { known, keep }), ids)
     }
 
     /// Stops the quorum, but not its clients. Runs `while_down` while it is down, then starts it again.
     pub(crate) async fn restart(mut self, while_down: impl Future<Output = ()>) -> Node {
+        self.end().await;
+        while_down.await;
+        let listener = TcpListener::bind(self.port).await.unwrap();
+        Node::start_in(self.dir, listener, self.elect, OWN)
+    }
+
+    /// Stops the quorum, and starts one of another ensemble at its address.
+    pub(crate) async fn replace(mut self, leads: bool) -> Node {
+        self.end().await;
+        let listener = TcpListener::bind(self.port).await.unwrap();
+        Node::start_in(tempfile::tempdir().unwrap(), listener, watch::Sender::new(leads), OTHER)
+    }
+
+    async fn end(&mut self) {
         self.shutdown.cancel();
         soon(self.run.take().unwrap()).await.unwrap().unwrap();
         soon(self.server.take().unwrap()).await.unwrap();
-        while_down.await;
-        let listener = TcpListener::bind(self.port).await.unwrap();
-        Node::start_in(self.dir, listener, self.elect)
     }
 }
 

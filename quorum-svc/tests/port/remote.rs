@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use api::ports::{Chunks, FeedItem, Quorum, Refusal, Role};
-use api::{PeerId, Zxid};
+use api::{PeerId, Standing, Zxid};
 use bytes::Bytes;
 use proto::internal::{self, quorum_port_client::QuorumPortClient, snapshot_message, store_message};
 use proto::ports::request_to_wire;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::fixture::{Node, PARK, REQUESTS_MAX, Store, barrier, payload, soon, submit};
+use crate::fixture::{Node, OTHER, OWN, PARK, REQUESTS_MAX, Store, barrier, payload, soon, submit};
 
 #[tokio::test]
 async fn a_quorum_that_is_restarted_goes_on_with_the_feed_where_it_was() {
@@ -189,7 +189,7 @@ async fn a_snapshot_that_breaks_off_is_not_kept() {
 
     // The client ends the stream without the message for the end.
     let mut client = QuorumPortClient::connect(format!("http://{}", node.port)).await.unwrap();
-    let hello = Some(proto::quorum::Hello::to_wire("test", PeerId(1)));
+    let hello = Some(proto::quorum::Hello::to_wire("test", PeerId(1), Standing::default()));
     let head = snapshot_message::Kind::Head(internal::SnapshotHead { hello, zxid: zxid.0 });
     let chunk = snapshot_message::Kind::Chunk(Bytes::from_static(b"half of it"));
     let messages = [head, chunk].map(|kind| internal::SnapshotMessage { kind: Some(kind) });
@@ -217,7 +217,7 @@ async fn garbage_and_stores_of_other_nodes_do_no_harm() {
     let mut client = QuorumPortClient::connect(format!("http://{}", node.port)).await.unwrap();
     let store = |kind| internal::StoreMessage { kind: Some(kind) };
     let attach = |ensemble: &str, id| {
-        let hello = Some(proto::quorum::Hello::to_wire(ensemble, PeerId(id)));
+        let hello = Some(proto::quorum::Hello::to_wire(ensemble, PeerId(id), Standing::default()));
         store(store_message::Kind::Attach(internal::AttachRequest { hello, after: 0 }))
     };
     for (first, words) in [
@@ -255,4 +255,89 @@ async fn garbage_and_stores_of_other_nodes_do_no_harm() {
     port.request(vec![submit(8)]).await.unwrap();
     store.read(2).await;
     assert_eq!(store.tickets(), [8]);
+}
+
+#[tokio::test]
+async fn b01_a_store_with_entries_of_another_ensemble_takes_nobodys_place() {
+    let node = Node::start(true).await;
+    let (own, ids) = node.remote_of(None);
+    let mut store = Store::attach(&own, Zxid::ZERO).await;
+    own.request(vec![submit(1)]).await.unwrap();
+    store.read(1).await;
+    assert_eq!(ids.try_iter().collect::<Vec<_>>(), [OWN], "before the first entry");
+    let (strange, kept) = node.remote_of(Some(OTHER));
+    let mut stranger = Store::attach(&strange, Zxid::ZERO).await;
+    let told = tokio::time::timeout(Duration::from_secs(1), async {
+        loop {
+            stranger.step().await;
+        }
+    });
+    assert!(told.await.is_err() && !strange.is_linked() && stranger.entries.is_empty());
+    assert!(stranger.snapshot.is_none() && kept.try_recv().is_err());
+    own.request(vec![submit(2)]).await.unwrap();
+    store.read(2).await;
+    assert_eq!(store.tickets(), [1, 2], "the link goes on");
+
+    let standing = Standing { ensemble: Some(OTHER), bound: true, ..Standing::default() };
+    let hello = Some(proto::quorum::Hello::to_wire("test", PeerId(1), standing));
+    let mut client = QuorumPortClient::connect(format!("http://{}", node.port)).await.unwrap();
+    let level = internal::SetLevelRequest { hello: hello.clone(), expected: 1, level: 2 };
+    let head = snapshot_message::Kind::Head(internal::SnapshotHead { hello: hello.clone(), zxid: 1 });
+    let head = internal::SnapshotMessage { kind: Some(head) };
+    let attach = store_message::Kind::Attach(internal::AttachRequest { hello: hello.clone(), after: 0 });
+    let attach = internal::StoreMessage { kind: Some(attach) };
+    let reconfigure = internal::ReconfigureRequest { hello: hello.clone(), reconfig: None };
+    for refused in [
+        soon(client.attach(tokio_stream::once(attach))).await.map(drop),
+        soon(client.signs(internal::SignsRequest { hello })).await.map(drop),
+        soon(client.save_snapshot(tokio_stream::once(head))).await.map(drop),
+        soon(client.set_level(level)).await.map(drop),
+        soon(client.reconfigure(reconfigure)).await.map(drop),
+    ] {
+        let why = refused.unwrap_err();
+        let named = [OWN, OTHER].iter().all(|id| why.message().contains(&id.to_string()));
+        assert!(named && why.message().contains("services.quorum"), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn b01_a_store_takes_nothing_from_another_ensemble_in_the_place_of_its_own() {
+    // Its id is known when the store attaches, or only later.
+    for leads in [true, false] {
+        let node = Node::start(true).await;
+        let (port, ids) = node.remote_of(None);
+        let mut store = Store::attach(&port, Zxid::ZERO).await;
+        port.request(vec![submit(1)]).await.unwrap();
+        store.read(1).await;
+        let before = store.last();
+        let other = node.replace(leads).await;
+        if !leads {
+            soon(port.linked(false)).await;
+            soon(port.linked(true)).await;
+            other.elect();
+        }
+        soon(async {
+            while other.handle.surroundings().await.unwrap().ensemble != Some(OTHER) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        // From now on it is refused at once, and takes nobody's place.
+        soon(port.linked(false)).await;
+        let mut theirs = Store::attach(&other.handle, Zxid::ZERO).await;
+        other.handle.request(vec![submit(1), submit(2), submit(3)]).await.unwrap();
+        theirs.read(3).await;
+        let told = tokio::time::timeout(Duration::from_secs(2), async {
+            loop {
+                let items = store.step().await;
+                let foreign =
+                    |item: &FeedItem| matches!(item, FeedItem::Status(s) if s.ensemble == Some(OTHER));
+                assert!(!items.iter().any(foreign), "{items:?}");
+            }
+        });
+        assert!(told.await.is_err());
+        assert!(store.last() == before && store.snapshot.is_none() && !port.is_linked());
+        assert_eq!(soon(port.status()).await.unwrap().ensemble, Some(OWN), "nor its status");
+        assert_eq!(ids.try_iter().collect::<Vec<_>>(), [OWN]);
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
 
 use api::peer::{Acquaintance, Damage};
 use api::{Greeting, PeerId};
@@ -84,7 +83,7 @@ impl Node {
     }
 
     /// What this node says of itself before anything else.
-    pub(crate) fn greeting(&self, cx: &Context) -> Option<Rc<Greeting>> {
+    pub(crate) fn greeting(&self) -> Option<Rc<Greeting>> {
         let process = self.up.as_ref()?;
         Some(Rc::new(Greeting {
             name: "sim".to_owned(),
@@ -92,14 +91,13 @@ impl Node {
             roster: process.quorum.shell.core().roster().clone(),
             standing: process.quorum.shell.said().standing,
             build: self.build(),
-            sync_limit: Duration::from_millis(cx.plan.timing.sync_limit),
-            tick: Duration::from_millis(cx.plan.timing.ping),
+            settings: Default::default(),
         }))
     }
 
     /// Whether there may be a connection with a peer that says this.
     pub(super) fn lets_in(&self, cx: &mut Context, peer: usize, theirs: &Greeting) -> bool {
-        let Some(own) = self.greeting(cx) else { return false };
+        let Some(own) = self.greeting() else { return false };
         if let Err(why) = own.check(theirs, Some(PeerId(peer as u32 + 1))) {
             cx.stats.count("strangers refused");
             cx.note(self.name(), || format!("refuses node {}: {why}", peer + 1));
@@ -134,7 +132,7 @@ impl Node {
     }
 
     fn say_hello(&mut self, cx: &mut Context, link: LinkId, peer: PeerId, said: Acquaintance) {
-        let Some(greeting) = self.greeting(cx) else { return };
+        let Some(greeting) = self.greeting() else { return };
         let Some(process) = &self.up else { return };
         let damage = process.quorum.shell.said().damage;
         let said = process.acquaintances.met.acquaintance(peer, said);

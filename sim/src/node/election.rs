@@ -140,7 +140,7 @@ impl Node {
         let at = cx.now + EVERY;
         self.schedule(cx, at, NodeEvent::Heartbeat);
         let me = self.end();
-        let Some(greeting) = self.greeting(cx) else { return };
+        let Some(greeting) = self.greeting() else { return };
         let Some(process) = &mut self.up else { return };
         let shell = &mut process.election.shell;
         let peers: Vec<PeerId> = shell.links().map(|(peer, _)| peer).collect();
@@ -190,7 +190,7 @@ impl Node {
     /// Passes one event to the shell and carries out its effects.
     fn election_turn(&mut self, cx: &mut Context, event: impl FnOnce(&mut Shell<Slot>, Time)) {
         let (now, me, name) = (self.time(cx), self.end(), self.name());
-        let Some(greeting) = self.greeting(cx) else { return };
+        let Some(greeting) = self.greeting() else { return };
         let Some(process) = &mut self.up else { return };
         event(&mut process.election.shell, now);
         while let Some(process) = &mut self.up

@@ -44,6 +44,7 @@ impl Harness {
             snapshot_entries: u64::MAX,
             snapshot_bytes: u64::MAX,
             ready: watch::channel(false).0,
+            ensemble: watch::Sender::default(),
             shutdown: CancellationToken::new(),
         };
         let running = Running {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use api::{
-    OpError, WriteNumber,
+    EnsembleId, OpError, WriteNumber,
     ports::{Coordination, Requests},
 };
 use proto::{
@@ -14,7 +14,7 @@ use proto::{
     streams::{Messages, Method},
     v1,
 };
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
@@ -25,14 +25,32 @@ use super::session::Answers;
 #[derive(Clone)]
 pub struct PortService<C> {
     store: C,
-    ensemble: Arc<str>,
+    /// The name of the ensemble.
+    name: Arc<str>,
+    /// Its id, as far as the store knows.
+    ensemble: watch::Receiver<Option<EnsembleId>>,
     /// Reads the streams.
     tasks: TaskTracker,
 }
 
 impl<C: Coordination> PortService<C> {
-    pub(crate) fn new(store: C, ensemble: &str, tasks: TaskTracker) -> PortService<C> {
-        PortService { store, ensemble: ensemble.into(), tasks }
+    pub(crate) fn new(
+        store: C,
+        name: &str,
+        ensemble: watch::Receiver<Option<EnsembleId>>,
+        tasks: TaskTracker,
+    ) -> PortService<C> {
+        PortService { store, name: name.into(), ensemble, tasks }
+    }
+
+    fn admit(&self, hello: Option<proto::peer::Hello>) -> Result<(), Status> {
+        let expected = check_edge(hello, &self.name).map_err(refused)?;
+        match (expected, *self.ensemble.borrow()) {
+            (Some(expected), Some(actual)) if expected != actual => {
+                Err(to_status(&OpError::WrongEnsemble { expected, actual }))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -53,7 +71,7 @@ impl<C: Coordination> StorePort for PortService<C> {
         call: Request<internal::EdgeCall>,
     ) -> Result<Response<internal::EdgeAnswer>, Status> {
         let internal::EdgeCall { hello, caller: from, request: asked } = call.into_inner();
-        check_edge(hello, &self.ensemble).map_err(refused)?;
+        self.admit(hello)?;
         let caller = caller(from).map_err(refused)?;
         let asked = request(asked.unwrap_or_default()).map_err(refused)?;
         let answered = self.store.call(caller, asked.op, asked.trace).await;
@@ -74,7 +92,7 @@ impl<C: Coordination> PortService<C> {
         let Some(Kind::Begin(begin)) = first.transpose()?.and_then(|message| message.kind) else {
             return Err(Status::invalid_argument("an edge begins with a Begin"));
         };
-        check_edge(begin.hello, &self.ensemble).map_err(refused)?;
+        self.admit(begin.hello)?;
         let caller = caller(begin.caller).map_err(refused)?;
         let open = open(begin.open.unwrap_or_default()).map_err(refused)?;
         let (requests, items) = self.store.stream(caller);

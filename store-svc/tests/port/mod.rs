@@ -336,6 +336,39 @@ async fn an_edge_finds_a_store_again_that_was_restarted() {
     node.stop().await;
 }
 
+#[tokio::test]
+async fn b01_an_edge_keeps_to_the_ensemble_of_its_first_session() {
+    let [expected, actual] = [EnsembleId(1), EnsembleId(2)];
+    let here = Node::start().await;
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let quorum = MemoryQuorum::new(PeerId(1)).of(actual);
+    let there = Node::start_at(address, tempfile::tempdir().unwrap(), quorum).await;
+    let to = |node: &Node| {
+        Neighbour::new("store", &format!("http://{}", node.address), "", PeerId(0), None).unwrap()
+    };
+    let first = to(&here);
+    let second = to(&there).with(&first);
+    let [one, two] = [&first, &second].map(RemoteCoordination::new);
+    let read = |port: &RemoteCoordination| {
+        let port = port.clone();
+        async move { port.call(Caller::default(), get("/"), None).await.map(drop) }
+    };
+    read(&two).await.unwrap();
+    read(&one).await.unwrap();
+    let opened =
+        Stream::open_on(one.clone(), None, Identities::NONE).await.map_err(|end| format!("{end:?}")).unwrap();
+    assert_eq!(opened.opened.ensemble, Some(expected));
+    let wrong = OpError::WrongEnsemble { expected, actual };
+    assert_eq!(read(&two).await, Err(wrong.clone()));
+    let refused = Stream::open_on(two, None, Identities::NONE).await.err();
+    assert_eq!(refused, Some(Err(wrong)));
+    read(&one).await.unwrap();
+    assert!(there.quorum.log().iter().all(|entry| entry.is_marker()), "not even a session");
+    drop(opened);
+    here.stop().await;
+    there.stop().await;
+}
+
 // ---- a node and its streams ----
 
 struct Node {
@@ -418,7 +451,15 @@ impl Stream<(), ()> {
         resume: Option<&Opened>,
         identities: Identities,
     ) -> Result<StreamOf<P>, Result<(), OpError>> {
-        let (mut requests, mut items) = P::port(node).stream(Caller { identities, ..Caller::default() });
+        Self::open_on(P::port(node), resume, identities).await
+    }
+
+    async fn open_on<C: Coordination>(
+        port: C,
+        resume: Option<&Opened>,
+        identities: Identities,
+    ) -> Result<Stream<C::Requests, C::Items>, Result<(), OpError>> {
+        let (mut requests, mut items) = port.stream(Caller { identities, ..Caller::default() });
         let ensemble = resume.and_then(|opened| opened.ensemble);
         let resume = resume.map(|opened| (opened.session, opened.token));
         let open = Open {

@@ -768,6 +768,28 @@ fn a_node_of_another_ensemble_is_passed_by_and_the_session_goes_on_elsewhere() {
     assert!(matches!(outputs[..], [Output::Event(Event::Resumed { .. })]), "{outputs:?}");
 }
 
+#[test]
+fn b01_a_node_that_opens_a_session_and_then_names_another_ensemble_is_passed_by() {
+    for lost in [false, true] {
+        let mut s = Script::new();
+        s.give(Input::Tick);
+        let (own, other) = (EnsembleId(1), EnsembleId(2));
+        s.item(Item::Opened(Opened { ensemble: Some(own), ..opened(9_000) }));
+        // The session goes on, or a new one takes its place.
+        s.disconnect(if lost { OpError::SessionExpired(ID) } else { down() });
+        let outputs = s.item(Item::Opened(Opened { ensemble: Some(other), ..opened(9_000) }));
+        let passed = outputs.iter().any(|output| {
+            matches!(output, Output::AttemptFailed { error: OpError::WrongEnsemble { expected, actual }, .. }
+                if (*expected, *actual) == (own, other))
+        });
+        assert!(passed, "{lost} {outputs:?}");
+        let resumed = |output: &Output| {
+            matches!(output, Output::Event(Event::Resumed { .. } | Event::Connected { .. }))
+        };
+        assert!(!outputs.iter().any(resumed), "{lost} {outputs:?}");
+    }
+}
+
 /// Each node takes the watches up again and then has no room for the write.
 #[test]
 fn pauses_grow_although_nodes_answer_the_watches_of_a_client() {

@@ -284,6 +284,12 @@ impl Server {
         self.checks.agreed()
     }
 
+    /// The id of the ensemble, as the quorum has said last.
+    #[must_use]
+    pub fn ensemble(&self) -> Option<api::EnsembleId> {
+        self.status.ensemble
+    }
+
     /// Id of this node.
     #[must_use]
     pub fn me(&self) -> PeerId {
