@@ -193,7 +193,7 @@ of_processes {
     PlacesKept,
     /// A checkpoint does not wait for space on the disk, and one that fails ends the node.
     CheckpointEndsNode,
-    /// A server that lost the link to another waits a quarter of a minute before it dials again.
+    /// A server that lost the link to another waits 40 s before it dials again.
     RedialsLate,
 }
 }

@@ -25,7 +25,7 @@ impl Redial {
     pub fn pause(&mut self, lasted: Duration, jitter: impl FnOnce(Duration) -> Duration) -> Duration {
         if lasted > MAX {
             if is_on(Mutant::RedialsLate) {
-                return Duration::from_secs(15);
+                return Duration::from_secs(40);
             }
             self.0 = MIN;
         }

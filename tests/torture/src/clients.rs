@@ -175,6 +175,30 @@ impl Clients {
         }
     }
 
+    /// Writes a large value through this node alone, from the address that the rude clients had: what they held is given back.
+    ///
+    /// # Errors
+    /// Not within [`SERVES_WITHIN`]: a sentence for people.
+    pub(crate) async fn write_large(&mut self, endpoint: &str) -> Result<(), String> {
+        let late = |why: &str| {
+            format!("{SERVES_WITHIN:?} after all others the node at {endpoint} takes no large write: {why}")
+        };
+        let number = u32::try_from(self.recorders.len()).unwrap_or(u32::MAX);
+        let connecting = timeout(SERVES_WITHIN, Client::connect([endpoint], options(number))).await;
+        let client = connecting.map_err(|_| late("no session"))?.map_err(|e| late(&e.to_string()))?;
+        let recorder = self.record(number, client);
+        let path = Path::new(LARGE).map_err(|e| e.to_string())?;
+        let mut value = format!("{number}-").into_bytes();
+        value.resize(1_000_000, b'l');
+        let set = Write::Set { path, data: Some(value.into()), version: None };
+        match timeout(SERVES_WITHIN, recorder.write(set)).await {
+            Ok(Outcome::Written { result: Ok(_), .. }) => Ok(()),
+            Ok(Outcome::Refused(error)) => Err(late(&error.to_string())),
+            Ok(other) => Err(late(&format!("{other:?}"))),
+            Err(_) => Err(late("no answer")),
+        }
+    }
+
     /// Answers so far.
     pub(crate) fn answered(&self) -> u64 {
         self.answered.load(Relaxed)

@@ -148,6 +148,9 @@ async fn conclude(
     let (lies, looks) = lookout.judge(&tormentor.rude);
     drop(lookout);
     problems.extend(summed(lies));
+    for endpoint in ensemble.endpoints() {
+        note(clients.write_large(&endpoint).await, &mut problems);
+    }
     let seen = clients.finish().await;
     if seen.hanging > 0 {
         problems.push(format!(
