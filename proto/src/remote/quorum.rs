@@ -330,9 +330,10 @@ impl Task {
     /// Carries requests there and the feed back until the link ends.
     async fn carry(&mut self, link: Link) -> End {
         lock(&self.tickets).linked(link.last_ticket);
-        let (parked, tickets) = (self.parked.take(), self.tickets.clone());
+        let tickets = self.tickets.clone();
         let requests = Requests {
             queue: &mut self.requests,
+            parked: &mut self.parked,
             feed: &self.feed,
             tickets: &tickets,
             to_quorum: link.to_quorum,
@@ -348,7 +349,7 @@ impl Task {
         };
         tokio::select! {
             end = reader.run() => end,
-            end = requests.run(parked) => end,
+            end = requests.run() => end,
             end = pass_signs(link.signs, &self.signs) => end,
         }
     }
@@ -371,6 +372,8 @@ impl End {
 /// Sends the requests to the quorum.
 struct Requests<'a> {
     queue: &'a mut mpsc::Receiver<Vec<Request>>,
+    /// Before them.
+    parked: &'a mut Parked,
     feed: &'a mpsc::Sender<Vec<FeedItem>>,
     tickets: &'a Mutex<Tickets>,
     to_quorum: mpsc::Sender<internal::StoreMessage>,
@@ -378,10 +381,10 @@ struct Requests<'a> {
 
 impl Requests<'_> {
     /// May be dropped at any time: every taken request is in the tickets, or refused, before the next await.
-    async fn run(self, parked: Vec<Request>) -> End {
-        let mut batch = parked;
+    async fn run(self) -> End {
         loop {
             let Ok(room) = self.feed.reserve().await else { return End::Over };
+            let mut batch = self.parked.take();
             if batch.is_empty() {
                 match self.queue.recv().await {
                     Some(next) => batch = next,
