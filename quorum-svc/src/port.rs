@@ -161,11 +161,18 @@ impl QuorumPort for PortService {
 
 impl PortService {
     fn admit(&self, hello: Option<proto::peer::Hello>) -> Result<(), Status> {
-        let checked = check_neighbour(hello, &self.ensemble, self.me, &self.standing());
-        checked.map(drop).map_err(|e| {
+        let own = self.standing();
+        let theirs = check_neighbour(hello, &self.ensemble, self.me, &own).map_err(|e| {
             tracing::warn!("refused a store: {e}");
             Status::failed_precondition(e.0)
-        })
+        })?;
+        match (own.ensemble, theirs.ensemble) {
+            // It might be another one, and would be told to start over.
+            (None, Some(theirs)) => Err(Status::unavailable(format!(
+                "this quorum has not joined an ensemble yet, and the store has entries of {theirs}; it has to wait"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     fn standing(&self) -> Standing {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use api::{
-    Body, EnsembleId, Level, LevelRefusal, Reconfig, ReconfigRefusal, Zxid,
+    EnsembleId, Level, LevelRefusal, Reconfig, ReconfigRefusal, Zxid,
     ports::{
         Chunks, Feed, FeedItem, PAYLOAD_MAX, PortClosed, Quorum, QuorumStatus, Refusal, Request, Role, Sign,
         Signs, Surroundings,
@@ -211,14 +211,19 @@ impl Shared {
         Ok(client(channel))
     }
 
-    /// The store is about to get the first entries, or further ones, of this ensemble.
-    fn keep(&self, of: Option<EnsembleId>) -> Result<(), String> {
+    /// The store is about to get entries of this ensemble. `binding`: some that are no markers.
+    fn keep(&self, of: Option<EnsembleId>, binding: bool) -> Result<(), String> {
         self.quorum.check_ensemble(of)?;
-        if let (None, Some(of)) = (self.quorum.own.standing().ensemble, of) {
-            (self.kept.keep)(of)?;
-            self.quorum.own.belong(of);
+        match (self.quorum.own.standing().ensemble, of) {
+            // With the next link it does.
+            (Some(_), None) => Err("it does not say yet of which ensemble its entries are".to_owned()),
+            (None, Some(of)) if binding => {
+                (self.kept.keep)(of)?;
+                self.quorum.own.belong(of);
+                Ok(())
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     async fn ask(&self) -> Result<internal::StatusReply, PortClosed> {
@@ -329,6 +334,7 @@ impl Task {
         let requests = Requests {
             parked: &mut self.parked,
             queue: &mut self.requests,
+            parked: &mut self.parked,
             feed: &self.feed,
             tickets: &tickets,
             to_quorum: link.to_quorum,
@@ -369,6 +375,8 @@ struct Requests<'a> {
     /// Those that waited for the link.
     parked: &'a mut Parked,
     queue: &'a mut mpsc::Receiver<Vec<Request>>,
+    /// Before them.
+    parked: &'a mut Parked,
     feed: &'a mpsc::Sender<Vec<FeedItem>>,
     tickets: &'a Mutex<Tickets>,
     to_quorum: mpsc::Sender<internal::StoreMessage>,
@@ -460,9 +468,10 @@ impl Reader<'_> {
                     self.ensemble = status.ensemble;
                 }
                 // The id of an ensemble that has only markers may change.
-                FeedItem::Committed(entries) if entries.iter().all(|e| matches!(e.body, Body::Marker(_))) => {
+                FeedItem::Committed(entries) => {
+                    self.shared.keep(self.ensemble, entries.iter().any(|entry| !entry.is_marker()))?;
                 }
-                FeedItem::Committed(_) | FeedItem::SnapshotStart { .. } => self.shared.keep(self.ensemble)?,
+                FeedItem::SnapshotStart { .. } => self.shared.keep(self.ensemble, true)?,
                 _ => {}
             }
         }
