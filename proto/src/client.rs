@@ -12,7 +12,7 @@ mod walk;
 mod watch;
 mod who;
 
-pub use error::{details, from_status, to_status};
+pub use error::{details, from_status, not_ours, to_status};
 pub(crate) use items::{identities_off_wire, identities_to_wire, response, response_to_wire};
 pub use items::{item_to_wire, items, read_outcome};
 pub use node::{Load, LoadRange, NodeMember, NodeStatus};

@@ -497,9 +497,17 @@ fn the_names_of_codes_are_the_same_everywhere() {
 }
 
 #[test]
-fn statuses_of_strangers_become_the_nearest_error() {
+fn statuses_of_strangers_become_the_nearest_error_and_never_say_that_nothing_was_done() {
     let from = |code| from_status(&Status::new(code, "no idea"));
-    assert!(matches!(from(Code::Unavailable), OpError::Unavailable(_)));
+    for code in (1..=16).map(Code::from) {
+        let error = from(code);
+        assert_eq!(error.fate(), Fate::Unknown, "a proxy may send {code:?} behind the write");
+        assert_eq!(from_status(&to_status(&error)), error, "nor does whoever passes it on");
+    }
+    let nearest =
+        [Code::Unavailable, Code::ResourceExhausted, Code::PermissionDenied].map(|c| from(c).code());
+    assert_eq!(nearest, [ErrorCode::Unavailable, ErrorCode::Overloaded, ErrorCode::BadArguments]);
+    assert_eq!(from(Code::Unavailable).retry(), Retry::OtherNode);
     assert!(matches!(from(Code::Cancelled), OpError::Unknown(_)));
     assert!(matches!(from(Code::DeadlineExceeded), OpError::Unknown(_)));
     assert!(matches!(from(Code::NotFound), OpError::Unknown(_)), "whatever was not found, it was no znode");
