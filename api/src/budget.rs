@@ -200,7 +200,9 @@ impl Budget {
         Standing { waits, taken: self.inner.taken.load(SeqCst) }
     }
 
-    fn share_max(&self) -> usize {
+    /// Maximum number of bytes that one connection may hold.
+    #[must_use]
+    pub fn share_max(&self) -> usize {
         self.inner.total / 4
     }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::budget::{Held, Share, Slot};
-use crate::session::{self, Item, Op, Open, Response};
+use crate::session::{self, Item, Open, Response};
 use crate::{
     Build, EnsembleId, Entry, Epoch, Identities, Level, LevelRefusal, OpError, PeerId, Reconfig,
     ReconfigRefusal, Roster, Standing, Ticket, Trace, WriteNumber, Zxid,
@@ -342,15 +342,15 @@ pub trait Coordination: Clone + Send + Sync + 'static {
     /// A new stream of a client, on which [`Requests::open`] comes first.
     fn stream(&self, caller: Caller) -> (Self::Requests, Self::Items);
 
-    /// One request without a session. What comes with the response is to be held until the client has it.
+    /// One request without a session, whose xid and number mean nothing. What comes with the response is to be held until the
+    /// client has it.
     ///
     /// # Errors
     /// Why there is no response. Anything but [`OpError::Unknown`] means that it changed nothing and never will.
     fn call(
         &self,
         caller: Caller,
-        op: Op,
-        trace: Trace,
+        request: session::Request,
     ) -> impl Future<Output = Result<(Response, Held), OpError>> + Send;
 }
 
@@ -363,7 +363,7 @@ pub trait Requests: Send + 'static {
     fn open(&mut self, open: Open) -> impl Future<Output = Result<(), OpError>> + Send;
 
     /// All that the edge has proven of the client, instead of what its [`Caller`] said. Only before [`Requests::open`]; behind it,
-    /// [`Op::Authenticate`] adds to them.
+    /// [`session::Op::Authenticate`] adds to them.
     fn identify(&mut self, identities: Identities);
 
     /// Asks, in this order, behind everything before. Waits while too much is under way for the stream, its connection or the

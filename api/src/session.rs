@@ -146,6 +146,8 @@ pub struct Request {
     /// If this time, in milliseconds from its arrival at the store, passes before it is begun, it fails with
     /// [`OpError::TimedOut`]. 0: no such time.
     pub timeout_ms: u32,
+    /// If the ensemble is below this feature level, it fails with [`OpError::Unsupported`].
+    pub min_level: Level,
 }
 
 /// What came of a request, if not an error. Each variant answers the variant of [`Op`] with its name.
@@ -231,12 +233,16 @@ pub struct Opened {
 pub struct Limits {
     /// Unanswered requests of a stream; it reads no more until there are fewer.
     pub requests: u32,
+    /// Their [weight](Op::weight).
+    pub request_bytes: u64,
     /// Bytes of the values of one request.
     pub data_bytes: u32,
     /// Parts of a multi.
     pub multi_parts: u32,
     /// Watches of a stream.
     pub watches: u32,
+    /// Results of single writes that a session may leave unacknowledged; a multi counts as its parts.
+    pub unacked_writes: u32,
 }
 
 /// News of the node without a request.
@@ -433,6 +439,12 @@ fn part_bytes(part: &MultiOp) -> usize {
 }
 
 impl Request {
+    /// A request without a number, a span, a time and a level.
+    #[must_use]
+    pub fn new(xid: u64, op: Op) -> Request {
+        Request { xid, number: None, op, trace: None, timeout_ms: 0, min_level: Level::FIRST }
+    }
+
     /// The least that a request, or a part of a multi, holds while it is under way, in bytes: its place in the order of its
     /// session, and then its answer.
     pub const WEIGHT: usize = 2 * Item::SIZE;

@@ -571,13 +571,8 @@ fn fits(op: &Op, weight: usize) -> Result<(), OpError> {
     if weight <= limit || !matches!(op, Op::Write(_) | Op::MultiRead(..)) {
         return Ok(());
     }
-    let request = Request {
-        xid: u64::MAX,
-        number: Some(WriteNumber(u64::MAX)),
-        op: op.clone(),
-        trace: None,
-        timeout_ms: 0,
-    };
+    let number = Some(WriteNumber(u64::MAX));
+    let request = Request { number, ..Request::new(u64::MAX, op.clone()) };
     match wire::request_to_wire(request).map_or(0, |request| prost::Message::encoded_len(&request)) {
         size if size <= limit => Ok(()),
         size => Err(OpError::TooLarge { size: size as u64, limit: limit as u64 }),

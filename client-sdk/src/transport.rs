@@ -10,7 +10,7 @@ use proto::{
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
-    Status, Streaming,
+    Code, Status, Streaming,
     transport::{Channel, Endpoint, Error},
 };
 
@@ -87,7 +87,7 @@ pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Channel, OpError> {
 pub(crate) fn lost(status: &Status) -> OpError {
     proto::client::details(status).unwrap_or_else(|| match status.source() {
         // Such a status was made on this side; the source says more than its code.
-        Some(source) => OpError::Unavailable(chain(source)),
+        Some(source) => proto::client::not_ours(Code::Unavailable, chain(source)),
         None => proto::client::from_status(status),
     })
 }

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, future::IntoFuture, pin::Pin};
 
 use api::{
-    OpError, Path, ReadLevel, Zxid,
+    ErrorCode, OpError, Path, ReadLevel, Zxid,
     walk::{Walk, WalkEnd, WalkId},
     watch::WatchedZnode,
 };
@@ -89,10 +89,12 @@ impl WalkBuilder<'_> {
             match begun.await {
                 Ok(walked) => return Ok(walked),
                 // Another node may do.
-                Err(
-                    error
-                    @ (OpError::Unavailable(_) | OpError::Overloaded(_) | OpError::LimitExceeded { .. }),
-                ) => {
+                Err(error)
+                    if matches!(
+                        error.code(),
+                        ErrorCode::Unavailable | ErrorCode::Overloaded | ErrorCode::LimitExceeded
+                    ) =>
+                {
                     lost = Some(error);
                 }
                 Err(error) => return Err(Failure::Refused(error).into()),

@@ -208,7 +208,7 @@ async fn open<R: Requests, I: Items>(
         })
         .await?;
     if resumes {
-        let ping = Request { xid: FIRST_PING, number: None, op: Op::Ping, trace: None, timeout_ms: 0 };
+        let ping = Request::new(FIRST_PING, Op::Ping);
         ledger.arrived(FIRST_PING, arrived);
         requests.submit(WriteNumber(0), vec![ping]).await?;
     } else {

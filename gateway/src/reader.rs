@@ -155,7 +155,7 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
         self.written = number.or(self.written);
         self.ledger.arrived(self.xid, since);
         self.ledger.push(Pending { xid: header.xid, op: OpCode(header.kind), wants, since, number, watch });
-        Request { xid: self.xid, number, op, trace: None, timeout_ms: 0 }
+        Request { number, ..Request::new(self.xid, op) }
     }
 
     async fn submit(&mut self, mut batch: Vec<Request>) -> Result<(), OpError> {

@@ -12,7 +12,7 @@ use std::{
 use api::{
     Path, Read, ReadLevel,
     ports::{Caller, Coordination},
-    session::Op,
+    session::{Op, Request},
 };
 use serde_json::{Value, json};
 use telemetry::metrics;
@@ -145,7 +145,7 @@ pub(crate) async fn facts<C: Coordination>(gateway: &Gateway<C>) -> Option<Facts
         return Some(about().await).filter(|facts| facts.serving);
     }
     let read = Op::Read(Read::Exists { path: Path::root() }, ReadLevel::Stale);
-    let (response, _held) = gateway.store.call(Caller::default(), read, None).await.ok()?;
+    let (response, _held) = gateway.store.call(Caller::default(), Request::new(0, read)).await.ok()?;
     let serving = !response.leaderless;
     Some(Facts { serving, zxid: response.zxid.0, ..Facts::default() }).filter(|facts| facts.serving)
 }

@@ -12,11 +12,12 @@ mod walk;
 mod watch;
 mod who;
 
-pub use error::{details, from_status, to_status};
+pub use error::{details, from_status, not_ours, to_status};
 pub(crate) use items::{identities_off_wire, identities_to_wire, response, response_to_wire};
 pub use items::{item_to_wire, items, read_outcome};
 pub use node::{Load, LoadRange, NodeMember, NodeStatus};
-pub use requests::{OpenSession, level, op, op_to_wire, request, request_to_wire, traceparent};
+pub(crate) use requests::min_level_to_wire;
+pub use requests::{OpenSession, op, op_to_wire, request, request_to_wire, traceparent};
 pub use walk::{walk, walk_part, walk_part_to_wire, walk_to_wire};
 pub use watch::{WatchCall, watch_item_to_wire};
 pub(crate) use watch::{refused, refused_to_wire};

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use api::{
-    EnsembleId, SessionId, SessionToken, WriteNumber, Zxid,
+    EnsembleId, Level, SessionId, SessionToken, WriteNumber, Zxid,
     ports::Caller,
     session::{Op, Open, Outcome, Purpose, Request, Response},
     walk::{WalkAsk, WalkId},
@@ -13,8 +13,8 @@ use bytes::Bytes;
 use crate::{
     Malformed, PEER_PROTOCOL,
     client::{
-        identities_off_wire, identities_to_wire, op, op_to_wire, refused, refused_to_wire, response,
-        response_to_wire, traceparent, walk, walk_part, walk_part_to_wire, walk_to_wire,
+        identities_off_wire, identities_to_wire, min_level_to_wire, op, op_to_wire, refused, refused_to_wire,
+        response, response_to_wire, traceparent, walk, walk_part, walk_part_to_wire, walk_to_wire,
     },
     internal, peer,
     quorum::{empty, ensemble, ensemble_to_wire},
@@ -114,12 +114,13 @@ pub fn open(wire: internal::Open) -> Result<Open, Malformed> {
 /// For the wire.
 #[must_use]
 pub fn request_to_wire(request: Request) -> internal::EdgeRequest {
-    let Request { xid, number, op, trace, timeout_ms } = request;
+    let Request { xid, number, op, trace, timeout_ms, min_level } = request;
     let mut wire = v1::Request {
         xid,
         write_number: number.map_or(0, |number| number.0),
         traceparent: trace.map(|context| context.to_string()).unwrap_or_default(),
         timeout_ms,
+        min_level: min_level_to_wire(min_level),
         ..v1::Request::default()
     };
     match op {
@@ -161,7 +162,7 @@ pub fn request_to_wire(request: Request) -> internal::EdgeRequest {
 /// # Errors
 /// If it says nothing that this version knows.
 pub fn request(wire: internal::EdgeRequest) -> Result<Request, Malformed> {
-    let v1::Request { xid, write_number, op: wire_op, traceparent: text, timeout_ms, .. } =
+    let v1::Request { xid, write_number, op: wire_op, traceparent: text, timeout_ms, min_level } =
         wire.request.ok_or_else(|| empty("EdgeRequest"))?;
     let mut op = match (wire.invalid, wire_op) {
         (Some(error), _) => Op::Invalid(error.into()),
@@ -185,7 +186,8 @@ pub fn request(wire: internal::EdgeRequest) -> Result<Request, Malformed> {
         _ => {}
     }
     let number = (write_number != 0).then_some(WriteNumber(write_number));
-    Ok(Request { xid, number, op, trace: traceparent(&text), timeout_ms })
+    let min_level = Level::known(min_level).unwrap_or_default();
+    Ok(Request { xid, number, op, trace: traceparent(&text), timeout_ms, min_level })
 }
 
 /// For the wire.
@@ -268,7 +270,7 @@ mod tests {
         ];
         for op in ops {
             let number = matches!(op, Op::Invalid(_)).then_some(WriteNumber(3));
-            let sent = Request { xid: 9, number, op, trace: None, timeout_ms: 77 };
+            let sent = Request { xid: 9, number, op, trace: None, timeout_ms: 77, min_level: Level(3) };
             assert_eq!(request(reencode(&request_to_wire(sent.clone()))), Ok(sent));
         }
         assert!(request(internal::EdgeRequest::default()).is_err());

@@ -12,10 +12,10 @@ use std::{
 
 use ::gateway::{Config, Gateway};
 use api::{
-    ErrorCode, OpError, Path, PeerId, Read, ReadLevel, Trace,
+    ErrorCode, OpError, Path, PeerId, Read, ReadLevel,
     budget::Held,
     ports::{Caller, Coordination, Items},
-    session::{Item, Op, Response},
+    session::{Item, Op, Request, Response},
 };
 use host::{
     config::{self, GatewayConfig},
@@ -102,7 +102,7 @@ fn check(health: &Health, stores: &Stores) {
         let stores = stores.clone();
         async move {
             let read = Op::Read(Read::Exists { path: Path::root() }, ReadLevel::Stale);
-            match stores.call(Caller::default(), read, None).await {
+            match stores.call(Caller::default(), Request::new(0, read)).await {
                 Ok(_) => Ok("a store answers".to_owned()),
                 Err(e) => Err(format!("no store answers: {e}")),
             }
@@ -213,11 +213,11 @@ impl Coordination for Stores {
         (requests, StoreItems { items, stores: self.clone(), index, link })
     }
 
-    async fn call(&self, caller: Caller, op: Op, trace: Trace) -> Result<(Response, Held), OpError> {
+    async fn call(&self, caller: Caller, request: Request) -> Result<(Response, Held), OpError> {
         let mut last = OpError::Unavailable("there is no store".to_owned());
         for _ in 0..self.0.len() {
             let store = &self.0[self.choose()];
-            match store.link().store.call(caller.clone(), op.clone(), trace.clone()).await {
+            match store.link().store.call(caller.clone(), request.clone()).await {
                 Err(e) if store.note(&e) => last = e,
                 answer => return answer,
             }

@@ -98,8 +98,7 @@ impl Double {
                         cx.ghost.taken_over(opened.session, lacks);
                     }
                     let op = Op::Invalid(OpError::BadArguments(ASKED.into()));
-                    let requests =
-                        vec![Request { xid: 1, number: Some(number), op, trace: None, timeout_ms: 0 }];
+                    let requests = vec![Request { number: Some(number), ..Request::new(1, op) }];
                     cx.send(link, me, Packet::Requests { acked: WriteNumber(0), requests });
                 }
                 Item::Response(Response { result, .. }) => {

@@ -11,10 +11,10 @@ use std::{
 };
 
 use api::{
-    EnsembleId, Identities, OpError, Time, Trace, Zxid,
+    EnsembleId, Identities, OpError, Time, Zxid,
     ports::{Quorum, Sign},
     record,
-    session::{Item, Op, Open, Request, Response},
+    session::{Item, Open, Request, Response},
 };
 use store_core::server::{Ask, ConnId, Drawn, Input, Output};
 use store_shell::{Effect, FromQuorum, Shell};
@@ -69,10 +69,8 @@ pub(crate) enum FromClient {
     Unary {
         /// Number of the call.
         conn: ConnId,
-        /// The operation.
-        op: Op,
-        /// The parent span.
-        trace: Trace,
+        /// What it asks.
+        request: Request,
         /// See [`Input::Unary`].
         identities: Identities,
         /// Receives the answer.
@@ -368,11 +366,11 @@ impl<Q: Quorum> Running<Q> {
             }
             // Cancelled in the queue.
             FromClient::Unary { reply, .. } if reply.is_closed() => {}
-            FromClient::Unary { conn, op, trace, identities, reply, received } => {
+            FromClient::Unary { conn, request, identities, reply, received } => {
                 let mut timings = Timings::default();
-                timings.take_up(received, [&op]);
+                timings.take_up(received, [&request.op]);
                 self.sinks.insert(conn, Sink::Unary { timings, reply });
-                self.handle(Input::Unary { conn, op, trace, identities });
+                self.handle(Input::Unary { conn, request, identities });
             }
             FromClient::Facts(reply) => {
                 let server = &self.driver.shell.server;

@@ -13,10 +13,10 @@ use std::{
 
 use ::audit::Log;
 use api::{
-    Identities, OpError, PeerId, SessionToken, StreamId, Trace, WriteNumber,
+    Identities, OpError, PeerId, SessionToken, StreamId, WriteNumber,
     budget::{Budget, Held},
     ports::{Caller, Coordination, Items, Requests},
-    session::{Item, Op, Open, Request, Response},
+    session::{Item, Open, Request, Response},
 };
 use spans::Ratio;
 use store_core::server::{ConnId, Drawn};
@@ -101,28 +101,27 @@ impl Handle {
     async fn ask(
         &self,
         caller: Caller,
-        op: Op,
-        trace: Trace,
+        request: Request,
         received: Instant,
     ) -> Result<(Response, Held), OpError> {
         let share = caller.share.unwrap_or_else(|| self.held.share());
-        let bytes = op.weight();
+        let bytes = request.op.weight();
         // Until its capacity is admitted, it counts as a message.
         caller.message.shrink_to(bytes);
         let taken = timeout(ROOM_WITHIN, share.take(bytes)).await;
-        let request = taken.map_err(|_| no_room("request"))?;
+        let asked = taken.map_err(|_| no_room("request"))?;
         caller.message.set(None);
         let (reply, answer) = oneshot::channel();
         let conn = self.connect();
         let mut call = Call { conn, answer, asides: &self.asides };
         let identities = caller.identities;
-        self.tell(FromClient::Unary { conn, op, trace, identities, reply, received }).await?;
+        self.tell(FromClient::Unary { conn, request, identities, reply, received }).await?;
         let response = (&mut call.answer).await.unwrap_or_else(|_| Err(self.stopping()))?;
         // The answer exists already and is shared with the tree; it must not be encoded before there is
         // capacity for it.
         let weight = response.result.as_ref().map_or(0, |outcome| outcome.weight());
         let answer = share.try_take(weight).ok_or_else(|| no_room("answer"))?;
-        Ok((response, Held::new(vec![request, answer])))
+        Ok((response, Held::new(vec![asked, answer])))
     }
 }
 
@@ -140,12 +139,12 @@ impl Coordination for Handle {
         (LocalRequests { handle, conn, lane, address, identities, audit }, items)
     }
 
-    async fn call(&self, caller: Caller, op: Op, mut trace: Trace) -> Result<(Response, Held), OpError> {
+    async fn call(&self, caller: Caller, mut request: Request) -> Result<(Response, Held), OpError> {
         let received = Instant::now();
-        let op = op.sessionless()?;
-        let traced = trace::begin(&op, &mut trace, received, &self.ratio);
-        let audited = audit::call(&self.audit, &caller, &op, &trace);
-        let result = self.ask(caller, op, trace, received).await;
+        request.op = request.op.sessionless()?;
+        let traced = trace::begin(&request.op, &mut request.trace, received, &self.ratio);
+        let audited = audit::call(&self.audit, &caller, &request.op, &request.trace);
+        let result = self.ask(caller, request, received).await;
         if let (Some((who, asked)), Ok((response, _))) = (audited, &result) {
             audit::record(&self.audit, &who, None, asked.as_ref(), response);
         }

@@ -7,6 +7,7 @@ use std::{
 
 use api::{
     EnsembleId, PeerId, Ticket, Time, Zxid,
+    budget::Budget,
     ports::{PortClosed, Quorum},
     proof::Prover,
 };
@@ -196,6 +197,10 @@ impl<Q: Quorum> StoreService<Q> {
         snapshot: Option<(Zxid, impl Iterator<Item = Result<Bytes, E>>)>,
     ) -> Result<StoreService<Q>, OpenError> {
         config.bounds.stream_requests = config.bounds.stream_requests.min(config.limits.requests_max).max(1);
+        // Clients are told what holds here.
+        config.limits.requests_max = config.bounds.stream_requests;
+        config.limits.request_bytes =
+            config.bounds.stream_bytes.min(Budget::new(config.bounds.total_bytes).share_max());
         let failed = |source| OpenError::Table { dir: config.data_dir.clone(), source };
         let read = snapshot.filter(|&(zxid, _)| table::slower_than(&config.data_dir, zxid)).and_then(
             |(zxid, pieces)| match read_snapshot(zxid, pieces) {

@@ -1,5 +1,6 @@
 //! Ensembles of two builds that know different feature levels. Processes pretend to be other builds by `TEST_QUORATE_BUILD`.
 
+use proto::v1::{self, coordination_client::CoordinationClient};
 use serde_json::Value;
 
 use crate::harness::{Ensemble, PATIENCE, eventually, within};
@@ -28,6 +29,22 @@ fn upgrade(ensemble: &Ensemble) -> Value {
     serde_json::from_str(&ensemble.ok(&["upgrade", "status", "-o", "json"])).unwrap()
 }
 
+/// Whether a node takes a call that needs level 2.
+fn takes_level_2(ensemble: &Ensemble, id: usize) -> bool {
+    let url = format!("http://{}", ensemble.endpoint(id));
+    let call = async {
+        let mut request = tonic::Request::new(v1::ExistsRequest { path: "/kept".into(), read: None });
+        request.metadata_mut().insert("quorate-min-level", "2".parse().unwrap());
+        CoordinationClient::connect(url).await.unwrap().exists(request).await
+    };
+    let answer = tokio::runtime::Runtime::new().unwrap().block_on(call);
+    match answer.map_err(|refused| refused.code()) {
+        Ok(_) => true,
+        Err(tonic::Code::Unimplemented) => false,
+        Err(code) => panic!("{code:?}"),
+    }
+}
+
 /// A node that was started by hand ends by itself after it has logged these.
 fn ends_saying(ensemble: &mut Ensemble, id: usize, words: &[&str]) {
     ensemble.start_node(id);
@@ -54,6 +71,7 @@ fn r24_r25_a_rolling_upgrade_a_way_back_before_the_level_is_raised_and_none_afte
         ensemble.ok(&["set", "/kept", &format!("{id} is {build}")]);
     }
     assert_eq!(upgrade(&ensemble)["level"], 1);
+    assert!(!takes_level_2(&ensemble, 1), "the build knows the level, and the ensemble is not there");
     // The observer is left.
     let (said, code) = finalize(&ensemble, &["--level", "2"]);
     assert!(
@@ -97,6 +115,7 @@ fn r24_r25_a_rolling_upgrade_a_way_back_before_the_level_is_raised_and_none_afte
             serde_json::from_slice::<Value>(&output.stdout).is_ok_and(|now| now["level"] == 2)
         })
     });
+    assert!((1..=4).all(|id| takes_level_2(&ensemble, id)));
     ensemble.ok(&["set", "/kept", "at level 2"]);
     ensemble.agree();
 

@@ -26,6 +26,8 @@ pub struct Machine {
     backoff: Backoff,
     /// Most requests to be sent without an answer now: halved by every `Overloaded`, one more with every answer.
     window: usize,
+    /// What the window may be: as configured, and no more than what the present node takes.
+    window_max: usize,
     /// Endpoints in a row that refused for good.
     refusals: usize,
     /// The greatest zxid seen, over all sessions: no session of this client goes back before it.
@@ -87,6 +89,7 @@ impl Machine {
         Machine {
             backoff: Backoff::new(&config, seed),
             window: config.window_max.max(1),
+            window_max: config.window_max.max(1),
             config,
             phase: Phase::Waiting { until: Time(0) },
             session: None,
@@ -279,7 +282,7 @@ impl Machine {
     }
 
     fn on_opened(&mut self, now: Time, connection: Connection, endpoint: usize, since: Time, opened: Opened) {
-        let Opened { session: id, token, timeout_ms, node, leaderless, ensemble, .. } = opened;
+        let Opened { session: id, token, timeout_ms, node, leaderless, ensemble, limits, .. } = opened;
         // The node may have learned its own only after it was asked.
         if let (Some(expected), Some(actual)) = (self.ensemble, ensemble)
             && expected != actual
@@ -310,6 +313,11 @@ impl Machine {
                 return self.lose_connection(now, error);
             }
         }
+        // 0: the node does not say.
+        let told = [limits.requests, limits.unacked_writes].into_iter().filter(|limit| *limit > 0).min();
+        let told = told.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        self.window_max = self.config.window_max.max(1).min(told);
+        self.window = self.window.min(self.window_max);
         self.phase = Phase::Open(Open {
             connection,
             endpoint,
@@ -366,7 +374,7 @@ impl Machine {
         let formal = matches!(entry.op, Op::AddWatches(_) | Op::CancelWatches(_) | Op::Ping);
         if !formal || self.queue.is_empty() {
             self.backoff.succeeded();
-            self.window = (self.window + 1).min(self.config.window_max);
+            self.window = (self.window + 1).min(self.window_max);
         }
         match (&entry.op, &result) {
             (Op::AddWatches(add), Ok(Outcome::Watching(refused))) => {

@@ -119,7 +119,7 @@ impl Queue {
             entry.xid = self.last_xid;
             entry.sent_at = Some(now);
             let (op, trace) = (entry.op.clone(), entry.trace.clone());
-            batch.push(Request { xid: entry.xid, number: entry.number, op, trace, timeout_ms: 0 });
+            batch.push(Request { number: entry.number, trace, ..Request::new(entry.xid, op) });
         }
         self.sent += batch.len();
         batch

@@ -62,19 +62,23 @@ pub fn to_status(error: &OpError) -> Status {
     Status::with_error_details(code, message, info)
 }
 
-/// The error of a status. Exact if [`to_status`] made it; else, as for faults of the transport and for
-/// statuses that proxies make, the nearest kind: where it is unknown whether the request was carried out,
-/// [`OpError::Unknown`].
+/// The error of a status. Exact if [`to_status`] made it; else [`not_ours`].
 #[must_use]
 pub fn from_status(status: &Status) -> OpError {
-    if let Some(error) = details(status) {
-        return error;
-    }
-    let text = match status.message() {
-        "" => format!("{:?}", status.code()),
-        message => format!("{:?}: {message}", status.code()),
-    };
-    match status.code() {
+    details(status).unwrap_or_else(|| {
+        let text = match status.message() {
+            "" => format!("{:?}", status.code()),
+            message => format!("{:?}: {message}", status.code()),
+        };
+        not_ours(status.code(), text)
+    })
+}
+
+/// The nearest error of a status that Quorate did not make: the transport or a proxy did, perhaps after the node
+/// had carried the request out. So its fate is unknown, whatever the code.
+#[must_use]
+pub fn not_ours(code: Code, text: String) -> OpError {
+    let nearest = match code {
         Code::InvalidArgument | Code::OutOfRange | Code::Unauthenticated | Code::PermissionDenied => {
             OpError::BadArguments(text)
         }
@@ -83,9 +87,11 @@ pub fn from_status(status: &Status) -> OpError {
         )),
         Code::Unavailable => OpError::Unavailable(text),
         Code::ResourceExhausted => OpError::Overloaded(text),
-        Code::Internal | Code::DataLoss => OpError::Internal(text),
-        _ => OpError::Unknown(text),
-    }
+        Code::Internal | Code::DataLoss => return OpError::Internal(text),
+        _ => return OpError::Unknown(text),
+    };
+    let (code, retry) = (nearest.code(), nearest.retry());
+    OpError::Other { code, text: nearest.to_string(), fate: Fate::Unknown, retry }
 }
 
 /// The error in a status that Quorate itself made; `None` for any other status.
@@ -117,7 +123,8 @@ impl From<OpError> for v1::Error {
 }
 
 impl From<v1::Error> for OpError {
-    /// Never fails: an error that this version does not know, or that lacks its metadata, is [`OpError::Other`].
+    /// Never fails: an error that this version does not know, that lacks its metadata, or that has another fate than its code
+    /// usually has, is [`OpError::Other`].
     fn from(error: v1::Error) -> OpError {
         let (code, fate, retry) = (error.code(), error.fate(), error.retry());
         decode(code, error.message, &error.metadata, fate, retry)
@@ -249,14 +256,17 @@ fn decode(
     fate: v1::Fate,
     retry: v1::Retry,
 ) -> OpError {
-    let cause = decode_cause(code, &message, metadata).unwrap_or_else(|| OpError::Other {
+    let fate = match fate {
+        v1::Fate::NotDone => Fate::NotDone,
+        v1::Fate::Done => Fate::Done,
+        v1::Fate::Unknown | v1::Fate::Unspecified => Fate::Unknown,
+    };
+    // A code alone does not decide what became of the request.
+    let known = decode_cause(code, &message, metadata).filter(|known| known.fate() == fate);
+    let cause = known.unwrap_or_else(|| OpError::Other {
         code: CODES.iter().find(|(_, wire)| *wire == code).map_or(ErrorCode::Other, |&(ours, _)| ours),
         text: message,
-        fate: match fate {
-            v1::Fate::NotDone => Fate::NotDone,
-            v1::Fate::Done => Fate::Done,
-            v1::Fate::Unknown | v1::Fate::Unspecified => Fate::Unknown,
-        },
+        fate,
         retry: match retry {
             v1::Retry::AfterRead => Retry::AfterRead,
             v1::Retry::SameNode => Retry::SameNode,

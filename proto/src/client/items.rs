@@ -55,12 +55,13 @@ fn opened_to_wire(opened: &Opened) -> v1::SessionOpened {
         level: opened.level.0,
         limits: Some(v1::Limits {
             requests: opened.limits.requests,
+            request_bytes: opened.limits.request_bytes,
             message_bytes: MESSAGE_MAX as u32,
             data_bytes: opened.limits.data_bytes,
             multi_parts: opened.limits.multi_parts,
             watches: opened.limits.watches,
             tree_znodes: DeleteTree::ZNODES_MAX,
-            ..v1::Limits::default()
+            unacked_writes: opened.limits.unacked_writes,
         }),
         identities: identities_to_wire(&opened.identities),
         ensemble_id: ensemble_to_wire(opened.ensemble),
@@ -373,9 +374,11 @@ fn opened_off_wire(o: v1::SessionOpened) -> Result<Opened, Malformed> {
         level: Level(o.level),
         limits: Limits {
             requests: limits.requests,
+            request_bytes: limits.request_bytes,
             data_bytes: limits.data_bytes,
             multi_parts: limits.multi_parts,
             watches: limits.watches,
+            unacked_writes: limits.unacked_writes,
         },
         identities: identities_off_wire(o.identities)?,
         ensemble: ensemble(&o.ensemble_id)?,

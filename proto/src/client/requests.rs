@@ -1,8 +1,8 @@
 //! What clients ask.
 
 use api::{
-    Acl, AclEntry, Create, DeleteTree, Expected, Identities, Identity, Look, MultiOp, NodeKind, OpError,
-    Page, Path, Permissions, Quota, Read, ReadLevel, SessionId, SessionToken, Trace, Usage, Write,
+    Acl, AclEntry, Create, DeleteTree, Expected, Identities, Identity, Level, Look, MultiOp, NodeKind,
+    OpError, Page, Path, Permissions, Quota, Read, ReadLevel, SessionId, SessionToken, Trace, Usage, Write,
     WriteNumber, Zxid,
     quota::Bounds,
     session::{Op, Open, Purpose, Request},
@@ -22,25 +22,11 @@ use crate::{
 pub fn request(wire: v1::Request) -> Request {
     let v1::Request { xid, write_number, op: wire_op, traceparent: text, timeout_ms, min_level } = wire;
     let number = (write_number != 0).then_some(WriteNumber(write_number));
-    let op = level(min_level)
-        .and_then(|()| op(wire_op.ok_or_else(|| unknown("Request.op"))?))
+    let op = (wire_op.ok_or_else(|| unknown("Request.op")).and_then(op))
         .and_then(|op| numbered(op, number))
         .unwrap_or_else(Op::Invalid);
-    Request { xid, number, op, trace: traceparent(&text), timeout_ms }
-}
-
-/// Whether the present feature level is enough for a request that needs this one.
-///
-/// # Errors
-/// [`OpError::Unsupported`] if it is not.
-pub fn level(needed: u32) -> Result<(), OpError> {
-    if needed <= LEVEL {
-        return Ok(());
-    }
-    Err(OpError::Unsupported(format!(
-        "the request needs feature level {needed} and this server knows {LEVEL}; upgrade all nodes and raise the level, or leave \
-         out what needs it"
-    )))
+    let min_level = Level::known(min_level).unwrap_or_default();
+    Request { xid, number, op, trace: traceparent(&text), timeout_ms, min_level }
 }
 
 /// A number on anything but a write would leave a hole in front of the next write, to be found out only there.
@@ -425,8 +411,13 @@ pub fn request_to_wire(r: Request) -> Option<v1::Request> {
         op: Some(op_to_wire(r.op)?),
         traceparent: r.trace.map(|context| context.to_string()).unwrap_or_default(),
         timeout_ms: r.timeout_ms,
-        min_level: 0,
+        min_level: min_level_to_wire(r.min_level),
     })
+}
+
+/// 0 for the first, which every ensemble has.
+pub(crate) fn min_level_to_wire(level: Level) -> u32 {
+    Level::number(Some(level).filter(|level| *level > Level::FIRST))
 }
 
 /// `None` for [`Op::Invalid`], which no client has, and for [`Op::MultiRead`] with parts that the wire does not have.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use api::{
     Acl, AclEntry, Child, Create, DeleteTree, EnsembleId, Epoch, ErrorCode, Expected, Fate, Identities,
-    Identity, Listing, Look, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PathError, PeerId,
+    Identity, Level, Listing, Look, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PathError, PeerId,
     Permissions, Quota, QuotaAt, Read, ReadLevel, ReadOutcome, Retry, Scheme, SessionId, SessionToken, Stat,
     Usage, Write, WriteNumber, WriteOutcome, Zxid,
     ports::Role,
@@ -187,7 +187,14 @@ fn requests_survive_the_wire() {
         .chain([Op::Sync, Op::WhoAmI, Op::Ping, Op::Close]);
     for op in ops {
         let number = matches!(op, Op::Write(_)).then_some(WriteNumber(7));
-        let sent = Request { xid: 42, number, op, trace: traceparent(TRACEPARENT), timeout_ms: 9 };
+        let sent = Request {
+            xid: 42,
+            number,
+            op,
+            trace: traceparent(TRACEPARENT),
+            timeout_ms: 9,
+            min_level: Level(7),
+        };
         assert_eq!(request(reencode(&request_to_wire(sent.clone()).unwrap())), sent);
     }
     assert_eq!(op_to_wire(Op::Invalid(OpError::DiskFull)), None, "of servers alone");
@@ -373,7 +380,14 @@ fn sessions_open_over_the_wire() {
         zxid: Zxid(9),
         last_write: WriteNumber(3),
         level: api::Level(3),
-        limits: Limits { requests: 1, data_bytes: 2, multi_parts: 3, watches: 4 },
+        limits: Limits {
+            requests: 1,
+            request_bytes: u64::MAX,
+            data_bytes: 2,
+            multi_parts: 3,
+            watches: 4,
+            unacked_writes: 5,
+        },
         identities: Identities::new([Identity::new(Scheme::Ip, "1.2.3.4").unwrap()]).unwrap(),
         ensemble: Some(EnsembleId(8)),
         read_only: false,
@@ -424,8 +438,14 @@ fn options_that_are_not_there_yet_are_unsupported() {
         assert!(unsupported(request(wire.clone()).op), "{wire:?}");
     }
     let ping = v1::Request { op: Some(Wire::Ping(v1::PingRequest {})), ..Default::default() };
-    assert_eq!(request(v1::Request { min_level: LEVEL, ..ping.clone() }).op, Op::Ping);
-    assert!(unsupported(request(v1::Request { min_level: LEVEL + 1, ..ping.clone() }).op));
+    for (wire, level) in [(0, 1), (1, 1), (2, 2), (u32::MAX, u32::MAX)] {
+        let asked = request(v1::Request { min_level: wire, ..ping.clone() });
+        assert_eq!(
+            (asked.op, asked.min_level),
+            (Op::Ping, Level(level)),
+            "the store knows the ensemble's level"
+        );
+    }
     assert_eq!(request(v1::Request { timeout_ms: 7, ..ping }).timeout_ms, 7);
     let short = v1::OpenSession { ensemble_id: Bytes::from_static(&[7; 15]), ..Default::default() };
     assert_eq!(OpenSession::try_from(short).err().map(|e| e.code()), Some(ErrorCode::BadArguments));
@@ -497,9 +517,17 @@ fn the_names_of_codes_are_the_same_everywhere() {
 }
 
 #[test]
-fn statuses_of_strangers_become_the_nearest_error() {
+fn statuses_of_strangers_become_the_nearest_error_and_never_say_that_nothing_was_done() {
     let from = |code| from_status(&Status::new(code, "no idea"));
-    assert!(matches!(from(Code::Unavailable), OpError::Unavailable(_)));
+    for code in (1..=16).map(Code::from) {
+        let error = from(code);
+        assert_eq!(error.fate(), Fate::Unknown, "a proxy may send {code:?} behind the write");
+        assert_eq!(from_status(&to_status(&error)), error, "nor does whoever passes it on");
+    }
+    let nearest =
+        [Code::Unavailable, Code::ResourceExhausted, Code::PermissionDenied].map(|c| from(c).code());
+    assert_eq!(nearest, [ErrorCode::Unavailable, ErrorCode::Overloaded, ErrorCode::BadArguments]);
+    assert_eq!(from(Code::Unavailable).retry(), Retry::OtherNode);
     assert!(matches!(from(Code::Cancelled), OpError::Unknown(_)));
     assert!(matches!(from(Code::DeadlineExceeded), OpError::Unknown(_)));
     assert!(matches!(from(Code::NotFound), OpError::Unknown(_)), "whatever was not found, it was no znode");

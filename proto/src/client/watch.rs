@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use api::{
-    OpError, Path, Read, ReadLevel, Stat, Zxid,
+    Level, OpError, Path, Read, ReadLevel, Stat, Zxid,
     session::{Item, Op, Outcome, Request, Response},
     watch::{
         AddWatches, Change, ChangeKind, ChangeKinds, StateRule, WatchEnded, WatchEvent, WatchGroup,
@@ -104,11 +104,11 @@ impl WatchCall {
     /// The xid of the request that adds the watches.
     pub const XID: u64 = 2;
 
-    /// Off the wire. What is wrong with one watch is its own refusal.
+    /// Off the wire, for an ensemble of at least this level. What is wrong with one watch is its own refusal.
     ///
     /// # Errors
     /// No watch, two with one id, or a level of reading that is not known.
-    pub fn new(wire: v1::WatchRequest) -> Result<WatchCall, OpError> {
+    pub fn new(wire: v1::WatchRequest, min_level: Level) -> Result<WatchCall, OpError> {
         let v1::WatchRequest { watches, read } = wire;
         let mut ids = BTreeMap::new();
         for spec in &watches {
@@ -128,7 +128,7 @@ impl WatchCall {
             level @ ReadLevel::AtLeast(_) => Some(Op::Read(Read::Exists { path: Path::root() }, level)),
         };
         let add = add(v1::AddWatchesRequest { watches, from_zxid: None });
-        let request = |xid, op| Request { xid, number: None, op, trace: None, timeout_ms: 0 };
+        let request = |xid, op| Request { min_level, ..Request::new(xid, op) };
         let first = first.map(|op| request(1, op));
         Ok(WatchCall { requests: first.into_iter().chain([request(WatchCall::XID, add)]).collect(), ids })
     }

@@ -334,7 +334,6 @@ impl Task {
         let requests = Requests {
             parked: &mut self.parked,
             queue: &mut self.requests,
-            parked: &mut self.parked,
             feed: &self.feed,
             tickets: &tickets,
             to_quorum: link.to_quorum,
@@ -375,8 +374,6 @@ struct Requests<'a> {
     /// Those that waited for the link.
     parked: &'a mut Parked,
     queue: &'a mut mpsc::Receiver<Vec<Request>>,
-    /// Before them.
-    parked: &'a mut Parked,
     feed: &'a mpsc::Sender<Vec<FeedItem>>,
     tickets: &'a Mutex<Tickets>,
     to_quorum: mpsc::Sender<internal::StoreMessage>,

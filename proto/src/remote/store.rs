@@ -11,7 +11,7 @@ use std::{
 };
 
 use api::{
-    Identities, OpError, Trace, WriteNumber,
+    Identities, OpError, WriteNumber,
     budget::Held,
     ports::{Caller, Coordination, Items, Requests},
     session::{Item, Op, Open, Request, Response},
@@ -83,10 +83,10 @@ impl Coordination for RemoteCoordination {
         (requests, RemoteItems { stream, next: VecDeque::new(), progress, own: self.own.clone() })
     }
 
-    async fn call(&self, caller: Caller, op: Op, trace: Trace) -> Result<(Response, Held), OpError> {
-        let op = op.sessionless()?;
-        let write = matches!(op, Op::Write(_));
-        let request = request_to_wire(Request { xid: 0, number: None, op, trace, timeout_ms: 0 });
+    async fn call(&self, caller: Caller, mut request: Request) -> Result<(Response, Held), OpError> {
+        request.op = request.op.sessionless()?;
+        let write = matches!(request.op, Op::Write(_));
+        let request = request_to_wire(request);
         let call = internal::EdgeCall {
             hello: Some(self.own.hello()),
             caller: Some(caller_to_wire(&caller)),

@@ -385,7 +385,11 @@ impl Node {
     pub(super) fn client_calls(&mut self, cx: &mut Context, link: LinkId, op: session::Op) {
         self.tell_store(
             cx,
-            Input::Unary { conn: ConnId(link), op, trace: None, identities: Identities::default() },
+            Input::Unary {
+                conn: ConnId(link),
+                request: session::Request::new(0, op),
+                identities: Identities::default(),
+            },
         );
     }
 

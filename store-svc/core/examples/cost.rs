@@ -91,12 +91,10 @@ fn main() {
     for b in 0..WRITES / BATCH {
         let first = WRITES + b * BATCH;
         let requests = (first..first + BATCH)
-            .map(|i| Request {
-                xid: u64::from(i),
-                number: Some(WriteNumber(u64::from(i) + 1)),
-                op: Op::Write(Write::Set { path: path(i * 7919), data: Some(data.clone()), version: None }),
-                trace: None,
-                timeout_ms: 0,
+            .map(|i| {
+                let op = Write::Set { path: path(i * 7919), data: Some(data.clone()), version: None };
+                let number = Some(WriteNumber(u64::from(i) + 1));
+                Request { number, ..Request::new(u64::from(i), Op::Write(op)) }
             })
             .collect();
         let acked = WriteNumber(u64::from(first));

@@ -24,10 +24,14 @@ use crate::{
 /// memory.
 pub(crate) const COST: usize = 64;
 
+/// Maximum size of the outcome of one operation: twelve numbers of up to ten bytes and a tag.
+const ONE: usize = 121;
+
+/// Number of results of single writes that a session may keep.
+pub const UNACKED_WRITES: usize = crate::KEPT_BYTES_MAX / (COST + ONE);
+
 /// Maximum cost of a kept result of this request, in bytes.
 pub(crate) fn cost_max(body: &CommandBody) -> usize {
-    /// For the outcome of one operation: twelve numbers of up to ten bytes and a tag.
-    const ONE: usize = 121;
     match body {
         CommandBody::Write(Write::Multi(parts)) => {
             let part = |part: &MultiOp| match part {

@@ -16,6 +16,7 @@ mod state;
 mod tree;
 mod watch;
 
+pub use kept::UNACKED_WRITES;
 pub use server::Server;
 pub use sessions::{KEPT_BYTES_MAX, KEPT_POOL, KEPT_RESERVE, SessionInfo, hash_of};
 pub use state::{Applied, Changes, LoadError, Loader, State};

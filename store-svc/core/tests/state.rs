@@ -12,7 +12,9 @@ use api::{
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use store_core::{Applied, Changes, KEPT_BYTES_MAX, KEPT_POOL, KEPT_RESERVE, LoadError, State, hash_of};
+use store_core::{
+    Applied, Changes, KEPT_BYTES_MAX, KEPT_POOL, KEPT_RESERVE, LoadError, State, UNACKED_WRITES, hash_of,
+};
 
 fn z(counter: u32) -> Zxid {
     Zxid::new(Epoch(1), counter)
@@ -235,6 +237,23 @@ fn b04_clients_that_acknowledge_nothing_stop_no_other_and_all_together_are_bound
     assert!(matches!(log.write(victim, 100, 99, multi(1000)).result, Err(OpError::Overloaded(_))));
     let loaded = State::load(log.state.records()).unwrap();
     assert_eq!(loaded.records().collect::<Vec<_>>(), log.state.records().collect::<Vec<_>>());
+}
+
+#[test]
+fn b04_a_session_may_leave_as_many_results_as_clients_are_told() {
+    let mut log = Log::new();
+    let s = log.open();
+    let set = || Write::Set { path: Path::root(), data: Some(Bytes::new()), version: None };
+    let all = UNACKED_WRITES as u64;
+    assert!((1..=all).all(|number| log.write(s, number, 0, set()).result.is_ok()));
+    // The bound is one of bytes, and small results need less than the most.
+    let mut number = all + 1;
+    while log.write(s, number, 0, set()).result.is_ok() {
+        number += 1;
+    }
+    assert!(matches!(log.write(s, number, 0, set()).result, Err(OpError::Overloaded(_))));
+    assert!(number < 3 * all, "{number}");
+    assert!(log.write(s, number, number - 1, set()).result.is_ok(), "it goes on once it acknowledges");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use api::{Command, CommandBody, Create, Epoch, PeerId, Ticket, Write, Zxid};
+use api::{Command, CommandBody, Create, Epoch, PeerId, Ticket, Write, Zxid, session::Op};
 use bytes::Bytes;
 use store_core::{
     Server,
@@ -158,8 +158,7 @@ async fn a_call_that_is_given_up_is_forgotten() {
     // The call waits in the core: there is no quorum yet.
     harness.running.on_client(FromClient::Unary {
         conn: ConnId(1),
-        op: Op::Sync,
-        trace: None,
+        request: Request::new(0, Op::Sync),
         identities: api::Identities::default(),
         reply,
         received: Instant::now(),
@@ -176,8 +175,7 @@ async fn a_call_that_is_given_up_is_forgotten() {
     harness.running.on_aside(Aside::GivenUp { conn: ConnId(2) });
     harness.running.on_client(FromClient::Unary {
         conn: ConnId(2),
-        op: Op::Sync,
-        trace: None,
+        request: Request::new(0, Op::Sync),
         identities: api::Identities::default(),
         reply,
         received: Instant::now(),

@@ -1,15 +1,15 @@
 //! `quorate.v1.Coordination`: the unary calls and the entry point of session streams.
 
 use api::{
-    OpError, PeerId, Trace,
+    Level, OpError, PeerId, Trace,
     budget::{Held, Slot},
     ports::{Caller, Coordination},
     proof::Prover,
-    session::{Op, Outcome},
+    session::{Op, Outcome, Request as Asked},
     walk::{WalkAsk, WalkPart},
 };
 use proto::{
-    client::{MESSAGE_MAX, level, to_status, traceparent, walk, walk_part_to_wire},
+    client::{MESSAGE_MAX, to_status, traceparent, walk, walk_part_to_wire},
     streams::{Messages, Method},
     v1::{self, coordination_server},
 };
@@ -71,11 +71,11 @@ impl<C: Coordination> CoordinationService<C> {
         &self,
         request: Request<v1::WalkRequest>,
     ) -> Result<ReceiverStream<Result<v1::WalkResponse, Status>>, OpError> {
-        let trace = trace(&request);
+        let (trace, min_level) = (trace(&request), min_level(&request)?);
         let (caller, _) = caller(&request, &self.prover)?;
-        level(min_level(&request)?)?;
         let (asked, level) = walk(request.into_inner())?;
-        let first = self.walk_step(caller.clone(), WalkAsk::Begin(asked, level), trace).await?;
+        let begin = Asked { trace, min_level, ..Asked::new(0, Op::Walk(WalkAsk::Begin(asked, level))) };
+        let first = self.walk_step(caller.clone(), begin).await?;
         let (parts, stream) = mpsc::channel(1);
         let (service, caller) = (self.clone(), Caller { message: Slot::default(), ..caller });
         self.tasks.spawn(async move {
@@ -90,20 +90,15 @@ impl<C: Coordination> CoordinationService<C> {
                 };
                 // The client is gone, or the walk has ended.
                 let (Ok(()), Some((id, held))) = (parts.send(answer).await, next) else { return };
-                part = service.walk_step(caller.clone(), WalkAsk::Next(id), None).await;
+                part = service.walk_step(caller.clone(), Asked::new(0, Op::Walk(WalkAsk::Next(id)))).await;
                 drop(held);
             }
         });
         Ok(ReceiverStream::new(stream))
     }
 
-    async fn walk_step(
-        &self,
-        caller: Caller,
-        ask: WalkAsk,
-        trace: Trace,
-    ) -> Result<(WalkPart, Held), OpError> {
-        let (response, held) = self.store.call(caller, Op::Walk(ask), trace).await?;
+    async fn walk_step(&self, caller: Caller, step: Asked) -> Result<(WalkPart, Held), OpError> {
+        let (response, held) = self.store.call(caller, step).await?;
         match response.result? {
             Outcome::Walked(part) => Ok((*part, held)),
             other => Err(OpError::Internal(format!("an answer of another kind: {other:?}"))),
@@ -115,11 +110,10 @@ impl<C: Coordination> CoordinationService<C> {
         R: Into<v1::request::Op>,
         W: TryFrom<(Outcome, v1::AsOf), Error = OpError>,
     {
-        let trace = trace(&request);
+        let (trace, min_level) = (trace(&request), min_level(&request)?);
         let (caller, who) = caller(&request, &self.prover)?;
-        level(min_level(&request)?)?;
-        let op: Op = who.op(request.into_inner())?;
-        let (response, held) = self.store.call(caller, op, trace).await?;
+        let asked = Asked::new(0, who.op(request.into_inner())?);
+        let (response, held) = self.store.call(caller, Asked { trace, min_level, ..asked }).await?;
         let as_of = v1::AsOf { zxid: response.zxid.0, leaderless: response.leaderless, node_id: self.node.0 };
         Ok(((response.result?, as_of).try_into()?, held))
     }
@@ -226,10 +220,11 @@ fn trace<R>(request: &Request<R>) -> Trace {
     traceparent(request.metadata().get("traceparent")?.to_str().ok()?)
 }
 
-/// The minimum feature level in the metadata of a call; 0 without one.
-pub(super) fn min_level<R>(request: &Request<R>) -> Result<u32, OpError> {
-    let Some(text) = request.metadata().get("quorate-min-level") else { return Ok(0) };
-    text.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
+/// The minimum feature level in the metadata of a call; the first without one.
+pub(super) fn min_level<R>(request: &Request<R>) -> Result<Level, OpError> {
+    let Some(text) = request.metadata().get("quorate-min-level") else { return Ok(Level::FIRST) };
+    let number = text.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
         OpError::BadArguments("the header quorate-min-level is no number; set a feature level".into())
-    })
+    })?;
+    Ok(Level::known(number).unwrap_or_default())
 }

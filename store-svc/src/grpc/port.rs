@@ -74,7 +74,7 @@ impl<C: Coordination> StorePort for PortService<C> {
         self.admit(hello)?;
         let caller = caller(from).map_err(refused)?;
         let asked = request(asked.unwrap_or_default()).map_err(refused)?;
-        let answered = self.store.call(caller, asked.op, asked.trace).await;
+        let answered = self.store.call(caller, asked).await;
         let (answer, held) = answered.map_err(|e| to_status(&e))?;
         let mut response = Response::new(answer_to_wire(answer));
         response.extensions_mut().insert(held);

@@ -14,7 +14,7 @@ use api::{
 };
 use prost::Message as _;
 use proto::{
-    client::{WatchCall, level, to_status, watch_item_to_wire},
+    client::{WatchCall, to_status, watch_item_to_wire},
     v1,
 };
 use tokio_stream::Stream;
@@ -31,8 +31,8 @@ pub(super) fn start<C: Coordination>(
     request: tonic::Request<v1::WatchRequest>,
 ) -> Result<Watching<C::Items>, OpError> {
     let (caller, _) = caller(&request, prover)?;
-    level(min_level(&request)?)?;
-    let WatchCall { requests, ids } = WatchCall::new(request.into_inner())?;
+    let level = min_level(&request)?;
+    let WatchCall { requests, ids } = WatchCall::new(request.into_inner(), level)?;
     let (mut asks, items) = store.stream(caller);
     tasks.spawn(async move {
         let open = Open {

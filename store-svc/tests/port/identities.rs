@@ -123,7 +123,7 @@ pub(super) async fn ephemerals_are_those_of_the_session_page_by_page<P: Packagin
     assert_eq!(answers[4].result, page(&["/da"], false));
     assert_eq!(answers[5].result, page(&["/d/a", "/d/b", "/d/c", "/da"], false));
     assert_eq!(answers[6].result, page(&[], false));
-    let call = P::port(&node).call(Caller::default(), list("", "", 0), None).await;
+    let call = P::port(&node).call(Caller::default(), Request::new(0, list("", "", 0))).await;
     assert_eq!(call.map(|_| ()).map_err(|e| e.code()), Err(ErrorCode::BadArguments));
     node.stop().await;
 }

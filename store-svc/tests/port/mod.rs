@@ -4,10 +4,10 @@
 use std::{collections::VecDeque, future::poll_fn, net::SocketAddr, time::Duration};
 
 use api::{
-    Create, EnsembleId, ErrorCode, Fate, Identities, Identity, NodeKind, OpError, Path, PeerId, Read,
+    Create, EnsembleId, ErrorCode, Fate, Identities, Identity, Level, NodeKind, OpError, Path, PeerId, Read,
     ReadLevel, ReadOutcome, Scheme, Write, WriteNumber, WriteOutcome, Zxid,
     ports::{Caller, Coordination, Items, Requests},
-    session::{Item, Op, Open, Opened, Outcome, Request, Response},
+    session::{Item, Limits, Op, Open, Opened, Outcome, Request, Response},
 };
 use bytes::Bytes;
 use host::listen::{self, Bounds, Listener};
@@ -72,6 +72,8 @@ suite! {
     ephemerals_are_those_of_the_session_page_by_page
     a_client_of_another_ensemble_is_refused
     calls_need_no_session_and_make_no_ephemerals
+    a_request_needs_the_level_of_the_ensemble
+    what_a_node_takes_is_told
     znodes_go_by_themselves_when_their_time_is_over
     an_edge_ends_a_stream_with_its_own_reason
     a_stream_whose_requests_are_dropped_ends
@@ -174,7 +176,7 @@ async fn a_client_of_another_ensemble_is_refused<P: Packaging>() {
 async fn calls_need_no_session_and_make_no_ephemerals<P: Packaging>() {
     let node = Node::start().await;
     let port = P::port(&node);
-    let call = |op| port.call(Caller::default(), op, None);
+    let call = |op| port.call(Caller::default(), Request::new(0, op));
     let (made, _held) = call(create("/a", "x")).await.unwrap();
     assert!(made.result.is_ok() && made.zxid > Zxid::ZERO && made.xid == 0);
     let (found, _held) = call(get("/a")).await.unwrap();
@@ -186,6 +188,43 @@ async fn calls_need_no_session_and_make_no_ephemerals<P: Packaging>() {
         create.kind = NodeKind::Ephemeral;
     }
     assert_eq!(call(ephemeral).await.unwrap_err().code(), ErrorCode::BadArguments);
+    node.stop().await;
+}
+
+async fn a_request_needs_the_level_of_the_ensemble<P: Packaging>() {
+    let node = Node::start().await;
+    let port = P::port(&node);
+    let mut stream = Stream::open::<P>(&node, None).await;
+    let level = stream.opened.level;
+    for (min_level, served) in [(level, true), (Level(level.0 + 1), false)] {
+        let request = Request { min_level, ..Request::new(0, get("/")) };
+        let (answer, _held) = port.call(Caller::default(), request).await.unwrap();
+        let code = answer.result.err().map(|error| error.code());
+        assert_eq!(code, (!served).then_some(ErrorCode::Unsupported));
+    }
+    let request = Request { min_level: Level(level.0 + 1), ..Request::new(1, Op::Ping) };
+    let answers = stream.answers(vec![request]).await;
+    assert_eq!(answers[0].result.as_ref().unwrap_err().code(), ErrorCode::Unsupported);
+    node.stop().await;
+}
+
+async fn what_a_node_takes_is_told<P: Packaging>() {
+    let small = |config: &mut Config| {
+        (config.bounds.stream_requests, config.bounds.stream_bytes) = (9, 5000);
+    };
+    let node = Node::start_with(small).await;
+    let limits = Stream::open::<P>(&node, None).await.opened.limits;
+    let unacked_writes = store_core::UNACKED_WRITES as u32;
+    let told = Limits { requests: 9, request_bytes: 5000, unacked_writes, ..limits };
+    assert_eq!(
+        (limits, limits.data_bytes, limits.multi_parts > 0, limits.watches > 0),
+        (told, 1 << 20, true, true)
+    );
+    node.stop().await;
+    let narrow = |config: &mut Config| config.bounds.total_bytes = 4000;
+    let node = Node::start_with(narrow).await;
+    let limits = Stream::open::<P>(&node, None).await.opened.limits;
+    assert_eq!(limits.request_bytes, 1000, "what one connection may hold of all");
     node.stop().await;
 }
 
@@ -305,7 +344,7 @@ async fn a_store_that_stops_says_so<P: Packaging>() {
     node.stop_store().await;
     let end = stream.ended().await.unwrap_err();
     assert_eq!(end.code(), ErrorCode::Unavailable, "{end}");
-    let refused = soon(port.call(Caller::default(), get("/"), None)).await.unwrap_err();
+    let refused = soon(port.call(Caller::default(), Request::new(0, get("/")))).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::Unavailable, "{refused}");
 }
 
@@ -313,7 +352,7 @@ async fn a_store_that_stops_says_so<P: Packaging>() {
 async fn an_edge_of_another_ensemble_is_refused_with_a_remedy() {
     let node = Node::start().await;
     let port = remote(node.address, "other");
-    let refused = port.call(Caller::default(), get("/"), None).await.unwrap_err();
+    let refused = port.call(Caller::default(), Request::new(0, get("/"))).await.unwrap_err();
     assert!(refused.to_string().contains("correct its `ensemble`"), "{refused}");
     node.stop().await;
 }
@@ -322,13 +361,13 @@ async fn an_edge_of_another_ensemble_is_refused_with_a_remedy() {
 async fn an_edge_finds_a_store_again_that_was_restarted() {
     let node = Node::start().await;
     let (address, port) = (node.address, remote(node.address, ""));
-    port.call(Caller::default(), create("/a", ""), None).await.unwrap();
+    port.call(Caller::default(), Request::new(0, create("/a", ""))).await.unwrap();
     let (dir, quorum) = node.stop().await;
-    let refused = port.call(Caller::default(), create("/b", ""), None).await.unwrap_err();
+    let refused = port.call(Caller::default(), Request::new(0, create("/b", ""))).await.unwrap_err();
     assert_eq!(refused.fate(), Fate::Unknown, "the transport cannot tell how far it came: {refused}");
     let node = Node::start_at(address, dir, quorum).await;
     let found = async {
-        while port.call(Caller::default(), get("/a"), None).await.is_err() {
+        while port.call(Caller::default(), Request::new(0, get("/a"))).await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -351,7 +390,7 @@ async fn b01_an_edge_keeps_to_the_ensemble_of_its_first_session() {
     let [one, two] = [&first, &second].map(RemoteCoordination::new);
     let read = |port: &RemoteCoordination| {
         let port = port.clone();
-        async move { port.call(Caller::default(), get("/"), None).await.map(drop) }
+        async move { port.call(Caller::default(), Request::new(0, get("/"))).await.map(drop) }
     };
     read(&two).await.unwrap();
     read(&one).await.unwrap();
@@ -384,13 +423,27 @@ struct Node {
 
 impl Node {
     async fn start() -> Node {
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        Node::start_at(address, tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1))).await
+        Node::start_with(|_| {}).await
     }
 
     async fn start_at(address: SocketAddr, dir: tempfile::TempDir, quorum: MemoryQuorum) -> Node {
+        Node::start_as(address, dir, quorum, |_| {}).await
+    }
+
+    async fn start_with(change: impl FnOnce(&mut Config)) -> Node {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Node::start_as(address, tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)), change).await
+    }
+
+    async fn start_as(
+        address: SocketAddr,
+        dir: tempfile::TempDir,
+        quorum: MemoryQuorum,
+        change: impl FnOnce(&mut Config),
+    ) -> Node {
         let mut config = Config::new(PeerId(1), dir.path().to_owned());
         config.limits.reap_interval = Duration::from_millis(20);
+        change(&mut config);
         let shutdown = CancellationToken::new();
         let store = StoreService::open(config, quorum.clone(), shutdown.clone()).unwrap();
         let listener = Listener::bind("test", address).await.unwrap();
@@ -538,7 +591,7 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn request(xid: u64, number: Option<WriteNumber>, op: Op) -> Request {
-    Request { xid, number, op, trace: None, timeout_ms: 0 }
+    Request { number, ..Request::new(xid, op) }
 }
 
 fn create(path: &str, data: &'static str) -> Op {

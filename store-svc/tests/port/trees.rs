@@ -98,7 +98,7 @@ pub(super) async fn trees_are_counted_listed_and_deleted_in_one_step<P: Packagin
 pub(super) async fn quotas_are_set_listed_and_kept<P: Packaging>() {
     let node = Node::start().await;
     let port = P::port(&node);
-    let call = async |op| port.call(Caller::default(), op, None).await.unwrap().0;
+    let call = async |op| port.call(Caller::default(), Request::new(0, op)).await.unwrap().0;
     assert!(call(create("/q", "root")).await.result.is_ok());
     let bounds = |znodes, bytes| Bounds { znodes, bytes };
     let quota = Quota { soft: bounds(Some(0), None), hard: bounds(Some(1), Some(4)) };
@@ -137,7 +137,7 @@ pub(super) async fn a_walk_goes_on_in_parts_through_one_state<P: Packaging>() {
     let root = MultiOp::Create(Create::new(path("/w"), "root"));
     stream.ask(vec![write(Write::Multi(std::iter::once(root).chain(many).collect()))]).await;
     let port = P::port(&node);
-    let call = async |ask| port.call(Caller::default(), Op::Walk(ask), None).await.unwrap().0;
+    let call = async |ask| port.call(Caller::default(), Request::new(0, Op::Walk(ask))).await.unwrap().0;
     let walk = |path| Walk { path, max_depth: 0, with_data: true };
     let mut part = part_of(call(WalkAsk::Begin(walk(path("/w")), ReadLevel::Linearizable)).await);
     let (id, zxid, mut told) = (part.id, part.zxid, part.znodes);

@@ -108,7 +108,7 @@ pub(super) async fn a_watch_that_cannot_be_read_is_refused_alone<P: Packaging>()
     let answers = stream.ask(vec![Op::AddWatches(add), Op::CancelWatches(vec![1, 7])]).await;
     assert_eq!(answers[0].result, Ok(Outcome::Watching(vec![refused])));
     assert_eq!(answers[1].result, Ok(Outcome::Cancelled(vec![7])));
-    let call = P::port(&node).call(Caller::default(), tree(1, "/a", None), None).await;
+    let call = P::port(&node).call(Caller::default(), Request::new(0, tree(1, "/a", None))).await;
     assert!(matches!(call, Err(OpError::BadArguments(_))), "a call has no watches");
     node.stop().await;
 }

@@ -203,13 +203,8 @@ fn a_session_opens_and_requests_flow() {
     s.read(11);
     s.write(12);
     let batch = s.transmit().unwrap();
-    let numbered = |xid, number: Option<u64>, op| Request {
-        xid,
-        number: number.map(WriteNumber),
-        op,
-        trace: None,
-        timeout_ms: 0,
-    };
+    let numbered =
+        |xid, number: Option<u64>, op| Request { number: number.map(WriteNumber), ..Request::new(xid, op) };
     let read = Op::Read(Read::Get { path: path() }, ReadLevel::Local);
     let requests =
         vec![numbered(1, Some(1), set(10)), numbered(2, None, read), numbered(3, Some(2), set(12))];
@@ -460,7 +455,7 @@ fn pings_after_a_third_of_silence_and_fails_over_after_two() {
     assert_eq!(s.transmit(), None);
     s.wait(Duration::from_millis(1));
     let batch = s.transmit().unwrap();
-    assert_eq!(batch.requests, [Request { xid: 1, number: None, op: Op::Ping, trace: None, timeout_ms: 0 }]);
+    assert_eq!(batch.requests, [Request::new(1, Op::Ping)]);
     assert_eq!(s.answer(1, Ok(Outcome::Ping)), [], "no caller waits for it");
     s.item_on(batch.connection, Item::Confirmed { xid: 1 });
 
@@ -642,6 +637,26 @@ fn an_overloaded_node_gets_fewer_requests_at_a_time() {
     assert_eq!(s.sent(), (11..16).map(|xid| (xid, Some(xid - 10))).collect::<Vec<_>>());
     s.answer(11, ok());
     assert_eq!(s.sent(), [(16, Some(6)), (17, Some(7))], "one for the answer, and one more");
+}
+
+#[test]
+fn a_node_that_takes_little_gets_no_more() {
+    let mut s = Script::with(Config { window_max: 10, ..Config::default() });
+    s.give(Input::Tick);
+    let told = |requests, unacked_writes| {
+        let limits = api::session::Limits { requests, unacked_writes, ..Default::default() };
+        Item::Opened(Opened { limits, ..opened(9_000) })
+    };
+    s.item(told(5, 3));
+    (0..20).for_each(|ticket| drop(s.write(ticket)));
+    assert_eq!(s.sent().len(), 3);
+    s.answer(1, ok());
+    assert_eq!(s.sent(), [(4, Some(4))], "and no more when it has answered");
+    s.disconnect(down());
+    s.item(told(0, 0));
+    assert_eq!(s.sent().len(), 3, "another one says nothing, and is asked for more as it answers");
+    s.answer(5, ok());
+    assert_eq!(s.sent().len(), 2);
 }
 
 #[test]

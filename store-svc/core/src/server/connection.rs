@@ -85,12 +85,26 @@ pub(super) struct Slot {
     trace: Trace,
     /// If it has not begun by then, it fails: the time, and how long it is from the arrival.
     until: Option<(Time, u32)>,
+    /// If the ensemble is below this feature level, it fails.
+    min_level: Level,
 }
 
 impl Slot {
     /// The error of a request whose time has passed.
     fn timed_out(&self, now: Time) -> Option<OpError> {
         self.until.filter(|(until, _)| *until <= now).map(|(_, ms)| OpError::TimedOut(ms))
+    }
+
+    /// The error of a request that must not begin now.
+    fn refused(&self, now: Time, level: Level) -> Option<OpError> {
+        if self.min_level <= level {
+            return self.timed_out(now);
+        }
+        Some(OpError::Unsupported(format!(
+            "the request needs feature level {}, and the ensemble is at {level}: raise it with `quorate upgrade finalize` once \
+             all nodes run a version that knows the level, or leave out what needs it",
+            self.min_level
+        )))
     }
 }
 
@@ -134,7 +148,7 @@ impl Conn {
     }
 
     pub(super) fn push(&mut self, request: Request, now: Time) {
-        let Request { xid, number, op, trace, timeout_ms } = request;
+        let Request { xid, number, op, trace, timeout_ms, min_level } = request;
         self.last_xid = self.last_xid.max(xid);
         let until = (timeout_ms != 0).then(|| (now + Duration::from_millis(timeout_ms.into()), timeout_ms));
         self.queue.push_back(Slot {
@@ -145,6 +159,7 @@ impl Conn {
             step: Step::Todo(op),
             trace,
             until,
+            min_level,
         });
     }
 
@@ -430,12 +445,12 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             continue;
         };
         // A write is refused in its turn, because its number has to be used up.
-        let late = slot.timed_out(means.now);
+        let fault = slot.refused(means.now, means.state.level());
         let refused = match op {
             Op::Write(_) if local => Some(OpError::ReadOnly),
             Op::Invalid(error) if local => Some(error.clone()),
-            Op::Write(_) | Op::Invalid(_) | Op::Close => late.clone().filter(|_| slot.number.is_none()),
-            _ => late.clone(),
+            Op::Write(_) | Op::Invalid(_) | Op::Close => fault.clone().filter(|_| slot.number.is_none()),
+            _ => fault.clone(),
         };
         if let Some(error) = refused {
             slot.step = Step::Done { zxid: means.applied, result: Err(error) };
@@ -511,7 +526,7 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
                     Some(CommandBody::Write(write))
                 }
                 Step::Todo(Op::Write(write)) => {
-                    match (late.map_or_else(|| admit(&write, means), Err), number) {
+                    match (fault.map_or_else(|| admit(&write, means), Err), number) {
                         (Ok(()), _) => Some(CommandBody::Write(write)),
                         (Err(OpError::DiskFull), Some(_)) if !means.may_refuse() => {
                             slot.step = Step::Todo(Op::Write(write));

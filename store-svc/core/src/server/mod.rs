@@ -53,8 +53,8 @@ use std::{
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Command, CommandBody, MultiOp, OpError, PeerId, ReadLevel, SessionId, StreamId, Ticket, Time, Trace,
-    TraceContext, Write, WriteNumber, Zxid,
+    Command, CommandBody, Level, MultiOp, OpError, PeerId, ReadLevel, SessionId, StreamId, Ticket, Time,
+    Trace, TraceContext, Write, WriteNumber, Zxid,
     ports::{PAYLOAD_MAX, QuorumStatus, Refusal, Role, Sign},
     session::{Item, Notice, Op, Open, Opened, Outcome, Request, Response},
 };
@@ -154,7 +154,7 @@ impl Server {
             Input::Sign(sign) => self.on_sign(sign),
             Input::Open { conn, open, drawn, identities } => self.on_open(conn, open, drawn, identities),
             Input::Requests { conn, acked, requests } => self.on_requests(conn, acked, requests),
-            Input::Unary { conn, op, trace, identities } => self.on_unary(conn, op, trace, identities),
+            Input::Unary { conn, request, identities } => self.on_unary(conn, request, identities),
             Input::Closed { conn } => self.forget(conn),
             Input::Drained { conn, bytes } => self.on_drained(conn, bytes),
             Input::Tick => {

@@ -67,8 +67,8 @@ impl Server {
         self.begin_opening(id, wish, identities);
     }
 
-    pub(super) fn on_unary(&mut self, id: ConnId, op: Op, trace: Trace, identities: Identities) {
-        let is_stale = op.is_stale();
+    pub(super) fn on_unary(&mut self, id: ConnId, request: Request, identities: Identities) {
+        let is_stale = request.op.is_stale();
         if is_stale && self.state.applied() == Zxid::ZERO {
             // No entry has been applied, so a missing znode proves nothing about the ensemble.
             self.outbox.close(id, Err(self.stateless()));
@@ -81,8 +81,7 @@ impl Server {
             self.begin_opening(id, Wish::Unary, identities);
         }
         if let Some(conn) = self.conns.get_mut(&id) {
-            let request = Request { xid: 0, number: None, op, trace, timeout_ms: 0 };
-            conn.push(request, self.now);
+            conn.push(Request { number: None, ..request }, self.now);
             if matches!(conn.phase, Phase::Unary) {
                 self.run(id);
             }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::*;
 
+mod levels;
 mod limits;
 mod local;
 mod openings;
@@ -173,7 +174,7 @@ impl Node {
             let write = matches!(op, Op::Write(_) | Op::Invalid(_));
             number += u64::from(write);
             let number = write.then_some(WriteNumber(number - 1));
-            Request { xid: xid as u64, number, op, trace: None, timeout_ms: 0 }
+            Request { number, ..Request::new(xid as u64, op) }
         });
         let requests = requests.collect();
         self.input(Input::Requests { conn: ConnId(conn), acked: WriteNumber(first - 1), requests });
@@ -267,7 +268,8 @@ fn with_session(role: Role) -> (Node, Log, SessionId) {
 }
 
 fn call(conn: u64, op: Op) -> Input {
-    Input::Unary { conn: ConnId(conn), op, trace: None, identities: api::Identities::default() }
+    let request = Request::new(0, op);
+    Input::Unary { conn: ConnId(conn), request, identities: api::Identities::default() }
 }
 
 fn data(result: &Result<Outcome, OpError>) -> &[u8] {

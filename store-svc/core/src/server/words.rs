@@ -6,7 +6,7 @@ use api::{
     Command, Epoch, Identities, Level, OpError, Origin, PeerId, SessionToken, StreamId, Ticket, Trace,
     WriteNumber, Zxid,
     ports::{QuorumStatus, Refusal, Sign},
-    session::{self, Item, Op, Open, Request},
+    session::{self, Item, Open, Request},
 };
 use bytes::Bytes;
 
@@ -57,6 +57,8 @@ pub struct Limits {
     /// Maximum number of unanswered requests of a connection. The shell stops reading before; a
     /// connection that exceeds it is closed.
     pub requests_max: usize,
+    /// Limit of the weight of these requests. The shell stops reading at it.
+    pub request_bytes: usize,
     /// Maximum number of connections, including unary calls. Further ones are rejected.
     pub connections_max: usize,
     /// Limit of the unsent bytes of answers to reads on a connection. Above it, further reads wait, and
@@ -89,9 +91,11 @@ impl Limits {
         let number = |limit: usize| u32::try_from(limit).unwrap_or(u32::MAX);
         session::Limits {
             requests: number(self.requests_max),
+            request_bytes: self.request_bytes as u64,
             data_bytes: u32::try_from(self.data_max).unwrap_or(u32::MAX),
             multi_parts: number(self.multi_ops_max),
             watches: number(self.watches_session),
+            unacked_writes: number(crate::UNACKED_WRITES),
         }
     }
 
@@ -124,6 +128,7 @@ impl Default for Limits {
             reap_interval: Duration::from_secs(10),
             container_unused: Duration::ZERO,
             requests_max: 4096,
+            request_bytes: 16 << 20,
             connections_max: 10_000,
             unsent_max: 4 << 20,
             unsent_total_max: 128 << 20,
@@ -182,10 +187,8 @@ pub enum Input {
     Unary {
         /// Identifies this call.
         conn: ConnId,
-        /// The operation.
-        op: Op,
-        /// As in [`Request`].
-        trace: Trace,
+        /// What it asks; its number does not count.
+        request: Request,
         /// The client's identities, proven by the edge.
         identities: Identities,
     },

@@ -25,11 +25,9 @@ impl Node {
     /// Requests with a time, without numbers for writes but those that are given.
     fn ask_within(&mut self, conn: u64, timeout_ms: u32, asked: Vec<(Op, Option<u64>)>) {
         let request = |(xid, (op, number)): (usize, (Op, Option<u64>))| Request {
-            xid: xid as u64,
             number: number.map(WriteNumber),
-            op,
-            trace: None,
             timeout_ms,
+            ..Request::new(xid as u64, op)
         };
         let requests = asked.into_iter().enumerate().map(request).collect();
         self.input(Input::Requests { conn: ConnId(conn), acked: WriteNumber(0), requests });

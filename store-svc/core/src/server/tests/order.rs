@@ -150,13 +150,7 @@ fn what_is_wrong_with_a_write_is_answered_in_its_place_and_uses_up_its_number() 
     node.input(Input::Requests {
         conn: ConnId(1),
         acked: WriteNumber(5),
-        requests: vec![Request {
-            xid: 9,
-            number: None,
-            op: Op::Invalid(OpError::BadPath(api::PathError::Empty)),
-            trace: None,
-            timeout_ms: 0,
-        }],
+        requests: vec![Request::new(9, Op::Invalid(OpError::BadPath(api::PathError::Empty)))],
     });
     assert_eq!(node.take_replies(1), [(9, Err(OpError::BadPath(api::PathError::Empty)))]);
     assert!(node.asks.is_empty());

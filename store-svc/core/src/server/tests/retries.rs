@@ -42,13 +42,8 @@ fn lost_writes_are_sent_again_if_they_are_numbered() {
 fn a_write_goes_to_the_quorum_with_its_trace_also_when_it_goes_again() {
     let (mut node, _, _) = with_session(Role::Following);
     let trace = api::TraceContext::new([1; 16], [2; 8], true).map(Box::new);
-    let request = Request {
-        xid: 1,
-        number: Some(WriteNumber(1)),
-        op: create("/a"),
-        trace: trace.clone(),
-        timeout_ms: 0,
-    };
+    let number = Some(WriteNumber(1));
+    let request = Request { number, trace: trace.clone(), ..Request::new(1, create("/a")) };
     node.input(Input::Requests { conn: ConnId(1), acked: WriteNumber(0), requests: vec![request] });
     for _ in 0..2 {
         let Ask::Submit { ticket, trace: sent, .. } = node.asks.remove(0) else { panic!("no write") };
