@@ -14,6 +14,9 @@ use crate::DESCRIPTORS;
 /// What clients were promised: a line for each field, value and method. Lines may be added.
 const PROMISED: &str = include_str!("lint/api.txt");
 
+/// What an entry of the log and a record of the state may have, each with the feature level that it came with. Lines may be added.
+const AT_LEVEL: &str = include_str!("lint/state.txt");
+
 fn public() -> Vec<FileDescriptorProto> {
     let all = FileDescriptorSet::decode(DESCRIPTORS).unwrap();
     all.file.into_iter().filter(|file| file.package() == "quorate.v1").collect()
@@ -184,6 +187,48 @@ fn nothing_that_clients_rely_on_is_changed() {
     assert!(new.is_empty(), "add to proto/src/lint/api.txt what is new, in its place: {new:#?}");
 }
 
+/// A node of an older build stops at what it does not know, so nothing is written below the level that it came with. What comes
+/// after 1.0 has a level above 1 here, and its writer asks for that level.
+#[test]
+fn everything_in_the_state_has_a_feature_level() {
+    let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap().file;
+    let state: Vec<_> = files.into_iter().filter(|file| file.package() == "quorate.state.v1").collect();
+    let mut present = BTreeSet::new();
+    for message in state.iter().flat_map(|file| &file.message_type) {
+        assert!(
+            message.nested_type.is_empty() && message.enum_type.is_empty(),
+            "{} has others in it",
+            message.name()
+        );
+        let fields = message.field.iter();
+        present.extend(fields.map(|field| format!("{}.{} {}", message.name(), field.number(), field.name())));
+    }
+    for e in state.iter().flat_map(|file| &file.enum_type) {
+        present
+            .extend(e.value.iter().map(|value| format!("{}.{} {}", e.name(), value.number(), value.name())));
+    }
+    let known = (0..=u16::MAX).filter(|kind| {
+        let payloads =
+            [api::Roster::initial(api::Ensemble::of_voters(1..=3).unwrap()).encode(), vec![1, 0, 0, 0]];
+        payloads.into_iter().any(|payload| api::Body::from_parts(*kind, payload.into()).is_ok())
+    });
+    present.extend(known.map(|kind| format!("entry.{kind}")));
+    let mut listed = BTreeSet::new();
+    for line in AT_LEVEL.lines() {
+        let (level, what) = line.split_once(' ').unwrap();
+        let level = level.parse().ok().and_then(api::Level::known).unwrap();
+        assert!(api::Levels::BUILD.contains(level), "{line}");
+        listed.insert(what.split("  ").next().unwrap().to_owned());
+    }
+    let missing: Vec<_> = present.difference(&listed).collect();
+    assert!(
+        missing.is_empty(),
+        "add to proto/src/lint/state.txt, with the level it comes with: {missing:#?}"
+    );
+    let gone: Vec<_> = listed.difference(&present).collect();
+    assert!(gone.is_empty(), "old logs and snapshots may have this: {gone:#?}");
+}
+
 /// A client, or a proxy between, may resend a call by itself only if the method is marked idempotent.
 #[test]
 fn each_method_says_whether_it_may_be_sent_again() {
@@ -203,6 +248,47 @@ fn each_method_says_whether_it_may_be_sent_again() {
     assert_eq!(methods.remove("IDEMPOTENCY_UNKNOWN"), Some(unknown));
     assert_eq!(methods.remove("IDEMPOTENT"), Some(of("SetLevel SetQuota")));
     assert_eq!(methods.keys().collect::<Vec<_>>(), [&"NO_SIDE_EFFECTS"]);
+}
+
+/// The comments are the reference: of each method its right, its errors by their codes, and whether a retry is safe.
+#[test]
+fn each_method_documents_its_right_its_errors_and_its_retry() {
+    let codes: BTreeSet<_> =
+        PROMISED.lines().filter_map(|line| line.split_once("ERROR_CODE_")).map(|(_, name)| name).collect();
+    let schemas = [
+        include_str!("../proto/quorate/v1/coordination.proto"),
+        include_str!("../proto/quorate/v1/cluster.proto"),
+        include_str!("../proto/quorate/v1/node.proto"),
+    ];
+    let mut comments = std::collections::BTreeMap::new();
+    for schema in schemas {
+        let mut comment = String::new();
+        for line in schema.lines().map(str::trim) {
+            if let Some(text) = line.strip_prefix("//") {
+                comment.push_str(text);
+                continue;
+            }
+            let comment = std::mem::take(&mut comment);
+            if let Some(name) = line.strip_prefix("rpc ").and_then(|rest| rest.split('(').next()) {
+                comments.insert(name.to_owned(), comment);
+            }
+        }
+    }
+    for method in public().into_iter().flat_map(|file| file.service).flat_map(|service| service.method) {
+        let comment = comments.get(method.name()).map_or("", String::as_str);
+        for part in ["Right: ", "Errors: ", "Retry: "] {
+            assert!(comment.contains(part), "{}: its comment has no `{part}`", method.name());
+        }
+        let errors =
+            comment.split("Errors: ").nth(1).and_then(|rest| rest.split('.').next()).unwrap_or_default();
+        for code in errors.split(|c: char| !c.is_ascii_uppercase() && c != '_').filter(|word| word.len() > 3)
+        {
+            assert!(codes.contains(code), "{}: there is no error {code}", method.name());
+        }
+        let level = method.options.as_ref().map(|o| o.idempotency_level().as_str_name()).unwrap_or_default();
+        let marked = ["IDEMPOTENT", "NO_SIDE_EFFECTS"].contains(&level);
+        assert_eq!(comment.contains("Retry: safe."), marked, "{}", method.name());
+    }
 }
 
 /// Where two verbs have a field of one meaning, it has one number.

@@ -267,9 +267,9 @@ fn identities_have_one_form() {
 
 #[test]
 fn what_a_later_version_has_added_is_refused_and_not_left_out() {
-    let bodies: Vec<Vec<u32>> = (4..=11).chain([13, 14, 15, 16]).map(|tag| vec![tag]).collect();
+    let bodies: Vec<Vec<u32>> = (4..=11).chain(13..=18).map(|tag| vec![tag]).collect();
     let parts = (1..=5).map(|tag| vec![7, 1, tag]).chain([vec![10, 1], vec![10, 1, 4], vec![10, 1, 4, 2]]);
-    let acls = [vec![4, 8], vec![4, 8, 1], vec![16, 2], vec![16, 2, 1], vec![7, 1, 5, 2]];
+    let acls = [vec![4, 8], vec![4, 8, 1], vec![16, 2], vec![16, 2, 1], vec![7, 1, 5, 2], vec![18, 2]];
     for path in bodies.into_iter().chain(parts).chain(acls).chain([vec![], vec![7, 1]]) {
         let all = commands().into_iter().filter_map(|c| extended(&encode_command(c), &path));
         let refused: Vec<_> = all.map(|bytes| decode_command(bytes.into()).unwrap_err()).collect();

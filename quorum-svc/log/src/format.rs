@@ -480,6 +480,7 @@ mod tests {
     fn the_bytes_of_records_of_each_kind_are_as_documented() {
         let z = |epoch, counter| Zxid::new(Epoch(epoch), counter);
         let level = Entry { body: Body::Level(Level(0x0102)), origin: None, ..entry() };
+        let three = Roster::initial(api::Ensemble::of_voters(1..=3).unwrap());
         for (entry, prev, expected) in [
             (
                 entry(),
@@ -492,6 +493,14 @@ mod tests {
                 z(3, 7),
                 "38000000 6a86db63 0000000004000000 0700000003000000 0100000003000000 0600000000000000 \
                  0200 0000 00000000 0000000000000000 7fe12295 01000000",
+            ),
+            (
+                Entry { body: Body::Members(std::sync::Arc::new(three)), origin: None, ..entry() },
+                z(3, 7),
+                "77000000 e1071bc3 0800000003000000 0700000003000000 0100000003000000 fbffffffffffffff \
+                 0300 0000 00000000 0000000000000000 20837a6b \
+                 00000000000000000000000000000000000000000003000000010000000101000000000000000002000000 \
+                 010100000000000000000300000001010000000000000000",
             ),
             (
                 level,

@@ -35,6 +35,15 @@ pub enum LogPlaceError {
         /// The file that names the place.
         note: PathBuf,
     },
+    /// Another version of the program wrote the file that binds log and data directory.
+    #[error("{} has format version {found}, but this program knows only version {}: start the version that wrote it, \
+             or a newer one", path.display(), checked_text::VERSION)]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: String,
+    },
     /// The named directory does not have the log of this node.
     #[error(
         "`log_dir`, {}, does not have the log of this node, which was in {} last: is the file system mounted? Mount it, or name \
@@ -223,7 +232,8 @@ fn read<const N: usize>(
     let kind = path.file_name().unwrap_or_default().to_string_lossy();
     match checked_text::decode(&kind, words, &disk::read_file(disk, path)?) {
         Ok(values) => Ok(Some(values)),
-        Err(BadText::Damaged | BadText::Version(_)) => Err(LogPlaceError::Damaged { path: path.to_owned() }),
+        Err(BadText::Damaged) => Err(LogPlaceError::Damaged { path: path.to_owned() }),
+        Err(BadText::Version(found)) => Err(LogPlaceError::Version { path: path.to_owned(), found }),
     }
 }
 

@@ -401,3 +401,21 @@ fn guarded<T>(call: impl FnOnce() -> Result<T, TableError>) -> Result<T, TableEr
         Err(TableError::Panic(format!("sled panicked: {what}")))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A checkpoint on a disk must stay readable: a change here needs another format of the state.
+    #[test]
+    fn the_keys_of_a_checkpoint_are_these() {
+        let hex = |key: Vec<u8>| key.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        assert_eq!(HEADER_KEY, b"h");
+        assert_eq!(znode_key("/a"), b"z/a\0");
+        assert_eq!(znode_key(&"/".repeat(KEY_MAX))[..1], *b"y");
+        assert_eq!(znode_key(&"/".repeat(KEY_MAX)).len(), 17);
+        assert_eq!(hex(session_key(SessionId(0x0102))), "730000000000000102");
+        assert_eq!(hex(result_key(SessionId(0x0102), WriteNumber(3))), "7200000000000001020000000000000003");
+        assert_eq!(hex(chunk_key(b"z/a\0", 1)), "7a2f610000000001");
+    }
+}

@@ -205,6 +205,13 @@ fn b22_a_data_directory_is_used_with_its_own_log_only() {
     assert!(matches!(refused(4, "/data/4", Some("/data/3/log")), LogPlaceError::Foreign { .. }));
     let text = refused(1, "/data/1", Some("/log/new")).to_string();
     assert!(text.contains("/log/1") && text.contains("is the file system mounted?"), "{text}");
+    let owner = Path::new("/log/1/owner");
+    let known = disk.contents(owner).unwrap();
+    let body = "quorate owner 4\n";
+    disk.put(owner, format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes());
+    let text = refused(1, "/data/1", Some("/log/1")).to_string();
+    assert!(text.contains("format version 4, but this program knows only version 3"), "{text}");
+    disk.put(owner, &known);
     // Moves the whole log to another place, and one out of the data directory.
     let move_all = |from: &str, to: &str| {
         for (path, contents) in disk.files().into_iter().filter(|(path, _)| path.starts_with(from)) {

@@ -48,6 +48,21 @@ fn paths(disk: &MemDisk) -> Vec<PathBuf> {
     disk.files().into_keys().collect()
 }
 
+/// Snapshots on disks must stay readable: a change here needs another version.
+#[test]
+fn the_bytes_of_a_snapshot_are_as_documented() {
+    let disk = MemDisk::new();
+    let (snapshots, _) = open(&disk);
+    write(&snapshots, z(1, 5)).unwrap();
+    let bytes = disk.contents(&path(z(1, 5))).unwrap();
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    let header = "51524d534e500d0a 05000000 00000000 0500000001000000 685d5305 01000000 32186d51 00000000";
+    let members = "00000000 00000000";
+    let chunks = "09000000 63a8b28d 6669727374206f6620 0b000000 265d2968 3078313030303030303035";
+    let trailer = "00000000 e2c248c2 020000000000000057ee4a5500000000";
+    assert_eq!(hex, [header, members, chunks, trailer].concat().replace(' ', ""));
+}
+
 #[test]
 fn the_two_newest_are_kept() {
     let disk = MemDisk::new();
