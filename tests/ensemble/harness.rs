@@ -262,6 +262,8 @@ impl Ensemble {
         all.extend(self.up.as_ref().map(|up| up.id().to_string()));
         Command::new("kill").arg("-KILL").args(&all).status().unwrap();
         for mut child in self.up.take().into_iter().chain(std::mem::take(&mut self.extra).into_values()) {
+            // One that has only begun has not written its pid yet, and the file may have that of another.
+            let _ = child.kill();
             child.wait().unwrap();
         }
         eventually("killed processes are gone", || pids.iter().all(|&pid| !alive(pid)));
