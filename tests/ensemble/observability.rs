@@ -148,7 +148,8 @@ fn what_is_written_is_counted_on_the_nodes_that_did_it() {
     });
     assert_eq!(on(leader, "quorate_quorum_role{role=\"leader\"}"), 1.0);
     assert_eq!(on(follower, "quorate_quorum_role{role=\"follower\"}"), 1.0);
-    assert_eq!(on(leader, "quorate_sync_started_total"), 2.0);
+    // More, if one stood still for longer than `timing.sync_limit`.
+    assert!(on(leader, "quorate_sync_started_total") >= 2.0);
     assert_eq!(on(leader, "quorate_learners"), 2.0);
     for id in 1..=3 {
         eventually("the tree is counted", || {
