@@ -187,7 +187,7 @@ impl Clients {
         let connecting = timeout(SERVES_WITHIN, Client::connect([endpoint], options(number))).await;
         let client = connecting.map_err(|_| late("no session"))?.map_err(|e| late(&e.to_string()))?;
         let recorder = self.record(number, client);
-        let path = Path::new(LARGE).map_err(|e| e.to_string())?;
+        let path = Path::new(TOP).map_err(|e| e.to_string())?;
         let mut value = format!("{number}-").into_bytes();
         value.resize(1_000_000, b'l');
         let set = Write::Set { path, data: Some(value.into()), version: None };
