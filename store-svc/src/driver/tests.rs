@@ -201,7 +201,10 @@ async fn b08_the_driver_pauses_when_its_turn_is_over_whoever_has_work_for_it() {
     let mut poll = || serving.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
     assert!(poll().is_pending());
     assert_eq!(inputs.max_capacity() - inputs.capacity(), 3, "other tasks go first");
-    assert!(poll().is_pending());
+    // In one turn, or in a few if this thread stands still meanwhile.
+    for _ in 0..100 {
+        assert!(poll().is_pending());
+    }
     assert_eq!(inputs.capacity(), inputs.max_capacity());
     for answer in facts {
         answer.await.unwrap();
