@@ -153,7 +153,7 @@ impl Greeting {
     pub fn differences(&self, theirs: &Greeting) -> Option<String> {
         let differ = self.settings.iter().filter_map(|(key, here)| {
             let there = theirs.settings.get(key).filter(|there| *there != here)?;
-            // Nobody has checked it.
+            // The other server chooses this text.
             let there: String = there.chars().filter(|c| !c.is_control()).take(SETTING_SHOWN).collect();
             Some(format!("`{key}` is {there} there and {here} here"))
         });

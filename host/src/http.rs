@@ -231,8 +231,7 @@ fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 /// Probes and a few scrapers. Probes of Kubernetes come from anywhere, so no address has places of its own but this machine:
 /// connections on which nothing is being answered give way.
-const PLACES: Limits =
-    Limits { connections: 64, per_address: 32, per_local_address: 48, kept_for_local: 8, members: false };
+const PLACES: Limits = Limits { connections: 64, by_address: true, kept_for_local: 8, members: false };
 /// Bytes of requests that a connection holds at a time.
 const BUFFER: usize = 16 << 10;
 /// Bytes of a log filter.

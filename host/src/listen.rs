@@ -206,6 +206,12 @@ pub enum Users {
     Neighbours,
 }
 
+/// How many of `all` one address may have: half, and three quarters for one of this machine, because a proxy may stand there for
+/// many clients.
+pub(crate) fn of_address(all: usize, local: bool) -> usize {
+    all - all / if local { 4 } else { 2 }
+}
+
 /// What may be in flight to this node, in bytes.
 #[derive(Clone, Copy)]
 struct Windows {
@@ -268,11 +274,7 @@ impl Bounds {
         let connections = self.connections;
         places::Limits {
             connections,
-            per_address: (connections / 2).max(1),
-            per_local_address: match self.users {
-                Users::Clients => (connections - connections / 4).max(1),
-                Users::Members | Users::Neighbours => connections,
-            },
+            by_address: self.users != Users::Members,
             kept_for_local: if self.users == Users::Clients {
                 KEPT_FOR_LOCAL.min(connections / 4)
             } else {

@@ -12,6 +12,8 @@ mod walk;
 mod watch;
 mod who;
 
+#[cfg(test)]
+pub(crate) use error::CODES;
 pub use error::{details, from_status, not_ours, to_status};
 pub(crate) use items::{identities_off_wire, identities_to_wire, response, response_to_wire};
 pub use items::{item_to_wire, items, read_outcome};

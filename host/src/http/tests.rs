@@ -94,7 +94,7 @@ async fn kept_alive(endpoint: &str) -> TcpStream {
 async fn b10_a_port_full_of_kept_connections_answers_a_new_one() {
     let (endpoint, _stop) = start(&Health::starting("")).await;
     let mut kept = Vec::new();
-    for _ in 0..PLACES.per_local_address {
+    for _ in 0..crate::listen::of_address(PLACES.connections, true) {
         kept.push(kept_alive(&endpoint).await);
     }
     for _ in 0..10 {

@@ -23,13 +23,11 @@ pub struct CallPlaces {
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     all: usize,
-    /// From one address.
-    per_address: usize,
-    /// From one address of this machine: a proxy may stand there for many clients.
-    per_local_address: usize,
+    /// Whether an address has [a part](super::of_address) of them at most, and of the watching ones.
+    by_address: bool,
     /// Part of the total for unary calls from this machine: probes and administration.
     kept_for_local: usize,
-    /// Part of the total for [watching](Method::watching) calls; one address gets at most half of it, one of this machine three quarters.
+    /// Part of the total for [watching](Method::watching) calls.
     watching: usize,
 }
 
@@ -63,8 +61,7 @@ impl CallPlaces {
     pub(super) fn of_clients(all: usize) -> CallPlaces {
         CallPlaces::new(Limits {
             all,
-            per_address: (all / 2).max(1),
-            per_local_address: all - all / 4,
+            by_address: true,
             kept_for_local: KEPT_FOR_LOCAL.min(all / 4),
             watching: WATCHING.min((all / 4).max(1)),
         })
@@ -72,13 +69,7 @@ impl CallPlaces {
 
     /// Of a port for other services.
     pub(super) fn of_services() -> CallPlaces {
-        CallPlaces::new(Limits {
-            all: CALLS,
-            per_address: CALLS,
-            per_local_address: CALLS,
-            kept_for_local: 0,
-            watching: WATCHING,
-        })
+        CallPlaces::new(Limits { all: CALLS, by_address: false, kept_for_local: 0, watching: WATCHING })
     }
 
     fn new(limits: Limits) -> CallPlaces {
@@ -104,23 +95,18 @@ impl CallPlaces {
     pub(super) fn enter(&self, address: IpAddr, method: Method) -> Result<CallPlace, OpError> {
         let address = address.to_canonical();
         let local = address.is_loopback();
-        let Limits { all, watching, .. } = self.limits;
-        let (per_address, part) = match local {
-            true => (self.limits.per_local_address, 4),
-            false => (self.limits.per_address, 2),
-        };
-        let all = if local && !method.streamed && !method.watching { all } else { self.open_to_all() };
+        let Limits { all, watching, by_address, .. } = self.limits;
+        let is_full = |of_address, all| by_address && of_address >= super::of_address(all, local);
+        let open = if local && !method.streamed && !method.watching { all } else { self.open_to_all() };
         let mut under_way = self.lock();
         let of_address = under_way.addresses.get(&address).copied().unwrap_or_default();
-        if under_way.all.calls >= all {
+        if under_way.all.calls >= open {
             return Err(full("too many calls are under way on this node"));
         }
-        if of_address.calls >= per_address {
+        if is_full(of_address.calls, all) {
             return Err(full("too many calls of this address are under way"));
         }
-        if method.watching
-            && (under_way.all.watching >= watching || of_address.watching >= watching - watching / part)
-        {
+        if method.watching && (under_way.all.watching >= watching || is_full(of_address.watching, watching)) {
             return Err(full("too many streams that watch this node, or ask what it offers, are open"));
         }
         under_way.all.add(method.watching);

@@ -30,10 +30,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Limits {
     /// In all; of a port of members: strangers.
     pub(crate) connections: usize,
-    /// From one address; not of a port of members.
-    pub(crate) per_address: usize,
-    /// From one address of this machine: a proxy may stand there for many clients.
-    pub(crate) per_local_address: usize,
+    /// Whether an address has [a part](super::of_address) of them at most.
+    pub(crate) by_address: bool,
     /// Part of the total for connections from this machine: probes and administration.
     pub(crate) kept_for_local: usize,
     /// Whether identified members count on their own.
@@ -105,11 +103,9 @@ impl Places {
         let local = address.is_loopback();
         let mut inner = self.lock();
         let of_address = inner.addresses.get(&address).copied().unwrap_or_default();
-        let (kept, per_address) = match local {
-            true => (0, self.limits.per_local_address),
-            false => (self.limits.kept_for_local, self.limits.per_address),
-        };
-        let gives_way = if !self.limits.members && of_address >= per_address {
+        let kept = if local { 0 } else { self.limits.kept_for_local };
+        let most = super::of_address(self.limits.connections, local);
+        let gives_way = if self.limits.by_address && of_address >= most {
             Some(inner.waits_longest_of(address).ok_or(Closed::Address)?)
         } else if inner.counted >= self.limits.connections.saturating_sub(kept).max(1) {
             Some(inner.waits_longest().ok_or(Closed::Full)?)
@@ -291,13 +287,7 @@ mod tests {
 
     #[test]
     fn b10_an_active_connection_finds_a_place_among_silent_ones() {
-        let limits = Limits {
-            connections: 6,
-            per_address: 3,
-            per_local_address: 4,
-            kept_for_local: 2,
-            members: false,
-        };
+        let limits = Limits { connections: 6, by_address: true, kept_for_local: 2, members: false };
         let places = Places::new(limits, Port::Other);
         let silent: Vec<Place> = (0..4).map(|n| places.enter(there(n)).unwrap()).collect();
         let speaks = places.enter(there(9)).unwrap();
@@ -319,13 +309,7 @@ mod tests {
 
     #[tokio::test]
     async fn b10_new_connections_wait_while_many_that_gave_way_are_open() {
-        let limits = Limits {
-            connections: 4,
-            per_address: 4,
-            per_local_address: 4,
-            kept_for_local: 0,
-            members: false,
-        };
+        let limits = Limits { connections: 4, by_address: false, kept_for_local: 0, members: false };
         let places = Places::new(limits, Port::Other);
         let open = |_| {
             let place = places.enter(HERE).unwrap();
@@ -348,13 +332,7 @@ mod tests {
 
     #[test]
     fn b10_many_strangers_of_one_address_do_not_push_out_a_new_connection() {
-        let limits = Limits {
-            connections: 16,
-            per_address: 16,
-            per_local_address: 16,
-            kept_for_local: 0,
-            members: true,
-        };
+        let limits = Limits { connections: 16, by_address: false, kept_for_local: 0, members: true };
         let places = Places::new(limits, Port::Other);
         let shakes_hands = places.enter(there(1)).unwrap();
         let strangers: Vec<Place> = (0..100).map(|_| places.enter(there(9)).unwrap()).collect();
@@ -371,13 +349,7 @@ mod tests {
 
     #[test]
     fn b10_a_probe_finds_a_place_on_a_port_full_of_answered_connections() {
-        let limits = Limits {
-            connections: 64,
-            per_address: 32,
-            per_local_address: 48,
-            kept_for_local: 8,
-            members: false,
-        };
+        let limits = Limits { connections: 64, by_address: true, kept_for_local: 8, members: false };
         let places = Places::new(limits, Port::Other);
         let ask = |n: u8, count: usize| -> Vec<Place> {
             let asked = |_| {
@@ -413,13 +385,7 @@ mod tests {
 
     #[test]
     fn b10_one_address_of_the_machine_does_not_take_all_places() {
-        let limits = Limits {
-            connections: 16,
-            per_address: 8,
-            per_local_address: 12,
-            kept_for_local: 2,
-            members: false,
-        };
+        let limits = Limits { connections: 16, by_address: true, kept_for_local: 2, members: false };
         let places = Places::new(limits, Port::Other);
         let speak = |address: IpAddr, count: usize| -> Vec<Place> {
             let entered = (0..count).map(|_| places.enter(address).unwrap());
@@ -438,8 +404,7 @@ mod tests {
 
     #[test]
     fn b10_a_member_finds_a_place_whatever_strangers_do() {
-        let limits =
-            Limits { connections: 4, per_address: 4, per_local_address: 4, kept_for_local: 0, members: true };
+        let limits = Limits { connections: 4, by_address: false, kept_for_local: 0, members: true };
         let places = Places::new(limits, Port::Other);
         let member = places.enter(there(1)).unwrap();
         member.is_of(PeerId(1));

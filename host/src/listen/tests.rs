@@ -22,8 +22,7 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::{bound::Stream, traffic::Call, *};
 
-const PLACES: Limits =
-    Limits { connections: 100, per_address: 100, per_local_address: 100, kept_for_local: 0, members: false };
+const PLACES: Limits = Limits { connections: 100, by_address: false, kept_for_local: 0, members: false };
 
 fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))

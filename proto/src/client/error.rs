@@ -437,7 +437,7 @@ const STATUS_PATH_MAX: usize = 1024;
 /// As long as the longest path.
 const DETAIL_MAX: usize = Path::MAX_BYTES;
 
-const CODES: [(ErrorCode, v1::ErrorCode); 32] = [
+pub(crate) const CODES: [(ErrorCode, v1::ErrorCode); 32] = [
     (ErrorCode::NoNode, v1::ErrorCode::NoNode),
     (ErrorCode::NodeExists, v1::ErrorCode::NodeExists),
     (ErrorCode::NotEmpty, v1::ErrorCode::NotEmpty),

@@ -522,7 +522,7 @@ fn statuses_of_strangers_become_the_nearest_error_and_never_say_that_nothing_was
     for code in (1..=16).map(Code::from) {
         let error = from(code);
         assert_eq!(error.fate(), Fate::Unknown, "a proxy may send {code:?} behind the write");
-        assert_eq!(from_status(&to_status(&error)), error, "nor does whoever passes it on");
+        assert_eq!(from_status(&to_status(&error)), error, "the fate is kept when the error is passed on");
     }
     let nearest =
         [Code::Unavailable, Code::ResourceExhausted, Code::PermissionDenied].map(|c| from(c).code());

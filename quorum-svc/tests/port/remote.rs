@@ -328,7 +328,7 @@ async fn b01_a_store_takes_nothing_from_another_ensemble_in_the_place_of_its_own
             }
         })
         .await;
-        // From now on it is refused at once, and takes nobody's place.
+        // The next attempt is refused, so another store keeps its place.
         soon(port.linked(false)).await;
         let mut theirs = Store::attach(&other.handle, Zxid::ZERO).await;
         other.handle.request(vec![submit(1), submit(2), submit(3)]).await.unwrap();
